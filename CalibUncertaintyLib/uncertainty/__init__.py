@@ -1,0 +1,1 @@
+"""From probabilities to maps of where the model may be wrong."""

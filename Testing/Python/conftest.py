@@ -1,0 +1,35 @@
+"""Fixtures every layer shares: where the repository, the demo model and the real cases are."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _real_data_root() -> Path:
+    return Path(os.environ.get("CALIB_UNCERTAINTY_DATA", REPOSITORY.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real labelled CTs; the test skips, and says so, where it is missing."""
+    folder = _real_data_root() / "data"
+    if not (folder / "cases.json").is_file():
+        pytest.skip(f"REAL CT MISSING: no cases.json in {folder}; set CALIB_UNCERTAINTY_DATA to run this test")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_models() -> Path:
+    """Folder of nnU-Net models trained on the real CTs; the test skips, and says so, where it is missing."""
+    folder = _real_data_root() / "models"
+    if not folder.is_dir():
+        pytest.skip(f"REAL MODELS MISSING: no {folder}; set CALIB_UNCERTAINTY_DATA to run this test")
+    return folder
