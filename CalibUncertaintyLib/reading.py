@@ -1,0 +1,190 @@
+"""Reading volumes from files that people really have: what is not a CT-like volume is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import CalibUncertaintyError
+from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line
+
+FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
+
+
+def read_volume(path: Path, series: str | None = None) -> Volume:
+    """See `Volume.read`."""
+    if not path.exists():
+        raise CalibUncertaintyError(f"{path} does not exist; check the path")
+    try:
+        image = _read_dicom(path, series) if path.is_dir() else _read_file(path)
+    except PermissionError as error:
+        raise CalibUncertaintyError(f"{path} may not be read; check its permissions") from error
+    volume = Volume.from_sitk(image)
+    _check_voxels(volume, path)
+    return volume
+
+
+def _read_file(path: Path) -> sitk.Image:
+    with path.open("rb") as stream:  # says "permission" and "empty" before ITK says something else
+        if not stream.read(1):
+            raise CalibUncertaintyError(f"{path} is an empty file; copy or export the CT again")
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise CalibUncertaintyError(
+            f"{path} is not an image this program can read ({_last_line(error)}); it reads {FORMATS}"
+        ) from error
+    _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
+    if path.suffix.lower() == ".dcm" or reader.GetImageIO() == "GDCMImageIO":
+        raise CalibUncertaintyError(f"{path} is a single DICOM file; give the folder that holds the whole series")
+    try:
+        with _ReportedByItk() as said:
+            image = reader.Execute()
+    except RuntimeError as error:
+        raise CalibUncertaintyError(
+            f"{path} cannot be read to its end ({_last_line(error)}); it is probably truncated: copy or export it again"
+        ) from error
+    if said.truncated:
+        raise CalibUncertaintyError(f"{path} is truncated; copy or export it again")
+    return image
+
+
+class _ReportedByItk:
+    """Catches what ITK only warns about: some of its readers fill the missing end of a file with zeros and go on."""
+
+    def __init__(self) -> None:
+        self.truncated = False
+
+    def __enter__(self) -> _ReportedByItk:
+        self._logger = _CollectingLogger()
+        self._previous = self._logger.SetAsGlobalITKLogger()
+        return self
+
+    def __exit__(self, *_) -> None:
+        sitk.LoggerBase.SetGlobalITKLogger(self._previous)
+        self.truncated = any("unexpected end" in text or "truncated" in text for text in self._logger.texts)
+
+
+class _CollectingLogger(sitk.LoggerBase):
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+
+    def _collect(self, text: str) -> None:
+        self.texts.append(text.lower())
+
+    DisplayText = DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = _collect
+
+
+def _check_layout(path: Path, size: tuple[int, ...], components: int) -> None:
+    if components != 1:
+        raise CalibUncertaintyError(
+            f"{path} has {components} values in each voxel (a colour or vector image); a CT has one: export it as a scalar volume"
+        )
+    shown = " x ".join(str(n) for n in size)
+    if len(size) > 3 and any(n > 1 for n in size[3:]):
+        raise CalibUncertaintyError(f"{path} is {len(size)}D ({shown}); give one 3D volume: export a single time point")
+    if len(size) != 3:
+        raise CalibUncertaintyError(f"{path} is {len(size)}D ({shown}); a 3D CT volume is needed")
+    if min(size) < 2:
+        raise CalibUncertaintyError(f"{path} has a single slice ({shown} voxels); a CT of at least two slices is needed")
+
+
+def _check_voxels(volume: Volume, path: Path) -> None:
+    _check_layout(path, volume.array.shape[::-1], 1)
+    if not np.isfinite(volume.spacing_zyx).all() or min(volume.spacing_zyx) <= 0:
+        raise CalibUncertaintyError(f"{path} has the voxel size {volume.spacing_zyx[::-1]} mm; export it with a real one")
+    gram = volume.direction_lps.T @ volume.direction_lps
+    if np.abs(gram - np.eye(3)).max() > ORTHOGONALITY_TOLERANCE:
+        raise CalibUncertaintyError(
+            f"{path} has axes that are not at right angles (a tilted gantry?); resample it to a rectangular grid first"
+        )
+    if np.issubdtype(volume.array.dtype, np.floating):
+        broken = int(volume.array.size - np.count_nonzero(np.isfinite(volume.array)))
+        if broken:
+            raise CalibUncertaintyError(
+                f"{path} holds {broken:,} voxels that are not numbers (NaN or infinite); export it again or fill them"
+            )
+
+
+def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
+    """Refuse what plainly holds no Hounsfield units; return warnings about what is only strange.
+
+    The rules are ours: a constant image, an image with values in [0, 1], and an image of few whole non-negative values (a label
+    map) are refused; an image without any value below 0 HU (no air, no fat) is a warning, because masked CTs exist.
+    """
+    low, high = float(volume.array.min()), float(volume.array.max())
+    if low == high:
+        raise CalibUncertaintyError(f"{path} has the same value ({low:g}) in every voxel; it is not a CT")
+    if low >= 0 and high <= 1:
+        raise CalibUncertaintyError(f"{path} has values between 0 and 1; a CT in Hounsfield units is needed, not a rescaled one")
+    if low >= 0 and high < 256:
+        sample = np.unique(volume.array[:: max(1, volume.array.shape[0] // 16)])
+        if len(sample) < 64 and np.array_equal(sample, np.rint(sample)):
+            raise CalibUncertaintyError(f"{path} looks like a label map ({len(sample)} whole values up to {high:g}), not like a CT")
+    if low >= 0:
+        return [f"No voxel of the CT is below 0 HU (lowest {low:g}): were the Hounsfield units shifted when it was exported?"]
+    if high < 50:
+        return [f"No voxel of the CT is above {high:g} HU: is it in Hounsfield units?"]
+    return []
+
+
+def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
+    found = {uid: names for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+             if (names := sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))}  # fmt: skip
+    if not found:
+        raise CalibUncertaintyError(f"{folder} holds no DICOM series; it reads {FORMATS}")
+    if series is not None and series not in found:
+        raise CalibUncertaintyError(f"{folder} holds no DICOM series {series}; it holds {', '.join(found)}")
+    if series is None and len(found) > 1:
+        listed = "; ".join(f"{uid} ({_tag(names[0], '0008|103e') or 'no description'}, {len(names)} files)"
+                           for uid, names in found.items())  # fmt: skip
+        raise CalibUncertaintyError(f"{folder} holds {len(found)} DICOM series, choose one with --series UID: {listed}")
+    uid = series or next(iter(found))
+    names = found[uid]
+    modality = _tag(names[0], "0008|0060")
+    if modality and modality != "CT":
+        raise CalibUncertaintyError(f"{folder} holds a DICOM series of modality {modality}, not CT")
+    if len(names) < 2:
+        raise CalibUncertaintyError(f"{folder} holds a single slice of series {uid}; a CT of at least two slices is needed")
+    _check_slice_positions(folder, names)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(names)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise CalibUncertaintyError(f"{folder}: the DICOM series cannot be read ({_last_line(error)})") from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise CalibUncertaintyError(f"{folder} holds colour images, not a CT")
+    return image
+
+
+def _tag(file_name: str, tag: str) -> str:
+    """One DICOM tag as text, empty where it is missing or the file is broken (reading it whole will say so)."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file_name)
+    try:
+        reader.ReadImageInformation()
+        return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
+    except RuntimeError:
+        return ""
+
+
+def _check_slice_positions(folder: Path, names: tuple[str, ...]) -> None:
+    """Missing slices make ITK stretch the volume without a word; they are refused here."""
+    texts = [_tag(name, "0020|0032") for name in names]
+    if not all(text.count("\\") == 2 for text in texts):
+        return
+    positions = np.array([[float(part) for part in text.split("\\")] for text in texts])
+    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    usual = float(np.median(gaps))
+    worst = int(np.argmax(np.abs(gaps - usual)))
+    if usual <= 0 or abs(gaps[worst] - usual) > 0.1 * usual:
+        raise CalibUncertaintyError(
+            f"{folder}: the gap between slices {worst + 1} and {worst + 2} is {gaps[worst]:.2f} mm where {usual:.2f} mm is usual;"
+            " slices are missing or doubled: export the series again"
+        )
