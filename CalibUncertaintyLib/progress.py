@@ -88,7 +88,7 @@ class TerminalProgress(Progress):
             if now - self._drawn < 0.1 and self.fraction < 1:
                 return
             self._drawn = now
-            filled = int(round(24 * self.fraction))
+            filled = round(24 * self.fraction)
             left = (now - self._began) * (1 / self.fraction - 1) if self.fraction > 0.05 else None
             remaining = f", about {left:.0f} s left" if left is not None else ""
             line = f"[{'#' * filled}{'.' * (24 - filled)}] {100 * self.fraction:3.0f}% {self.stage_name} {message}{remaining}"

@@ -91,13 +91,17 @@ def _check_layout(path: Path, size: tuple[int, ...], components: int) -> None:
     if len(size) != 3:
         raise CalibUncertaintyError(f"{path} is {len(size)}D ({shown}); a 3D CT volume is needed")
     if min(size) < 2:
-        raise CalibUncertaintyError(f"{path} has a single slice ({shown} voxels); a CT of at least two slices is needed")
+        raise CalibUncertaintyError(
+            f"{path} has a single slice ({shown} voxels); a CT of at least two slices is needed"
+        )
 
 
 def _check_voxels(volume: Volume, path: Path) -> None:
     _check_layout(path, volume.array.shape[::-1], 1)
     if not np.isfinite(volume.spacing_zyx).all() or min(volume.spacing_zyx) <= 0:
-        raise CalibUncertaintyError(f"{path} has the voxel size {volume.spacing_zyx[::-1]} mm; export it with a real one")
+        raise CalibUncertaintyError(
+            f"{path} has the voxel size {volume.spacing_zyx[::-1]} mm; export it with a real one"
+        )
     gram = volume.direction_lps.T @ volume.direction_lps
     if np.abs(gram - np.eye(3)).max() > ORTHOGONALITY_TOLERANCE:
         raise CalibUncertaintyError(
@@ -121,13 +125,19 @@ def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
     if low == high:
         raise CalibUncertaintyError(f"{path} has the same value ({low:g}) in every voxel; it is not a CT")
     if low >= 0 and high <= 1:
-        raise CalibUncertaintyError(f"{path} has values between 0 and 1; a CT in Hounsfield units is needed, not a rescaled one")
+        raise CalibUncertaintyError(
+            f"{path} has values between 0 and 1; a CT in Hounsfield units is needed, not a rescaled one"
+        )
     if low >= 0 and high < 256:
         sample = np.unique(volume.array[:: max(1, volume.array.shape[0] // 16)])
         if len(sample) < 64 and np.array_equal(sample, np.rint(sample)):
-            raise CalibUncertaintyError(f"{path} looks like a label map ({len(sample)} whole values up to {high:g}), not like a CT")
+            raise CalibUncertaintyError(
+                f"{path} looks like a label map ({len(sample)} whole values up to {high:g}), not like a CT"
+            )
     if low >= 0:
-        return [f"No voxel of the CT is below 0 HU (lowest {low:g}): were the Hounsfield units shifted when it was exported?"]
+        return [
+            f"No voxel of the CT is below 0 HU (lowest {low:g}): were the Hounsfield units shifted when it was exported?"
+        ]
     if high < 50:
         return [f"No voxel of the CT is above {high:g} HU: is it in Hounsfield units?"]
     return []
@@ -150,7 +160,9 @@ def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
     if modality and modality != "CT":
         raise CalibUncertaintyError(f"{folder} holds a DICOM series of modality {modality}, not CT")
     if len(names) < 2:
-        raise CalibUncertaintyError(f"{folder} holds a single slice of series {uid}; a CT of at least two slices is needed")
+        raise CalibUncertaintyError(
+            f"{folder} holds a single slice of series {uid}; a CT of at least two slices is needed"
+        )
     _check_slice_positions(folder, names)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)

@@ -81,7 +81,9 @@ class Volume:
                 f"{path} cannot be written ({_last_line(error)}); check free space and permission of the folder"
             ) from error
         if not whole:
-            raise CalibUncertaintyError(f"{path} was not written whole; the disk is probably full: free space and run again")
+            raise CalibUncertaintyError(
+                f"{path} was not written whole; the disk is probably full: free space and run again"
+            )
 
     def with_array(self, array: np.ndarray, metadata: dict[str, str] | None = None) -> Volume:
         """Other voxels (z, y, x) of the same shape in the same place."""
@@ -109,7 +111,12 @@ class Volume:
         same_axes = np.allclose(self.spacing_zyx, reference.spacing_zyx, rtol=1e-4) and np.allclose(
             self.direction_lps, reference.direction_lps, atol=1e-4
         )
-        if not same_axes or np.abs(start - rounded).max() > 0.01 or (rounded < 0).any() or (stop > reference.array.shape).any():
+        if (
+            not same_axes
+            or np.abs(start - rounded).max() > 0.01
+            or (rounded < 0).any()
+            or (stop > reference.array.shape).any()
+        ):
             raise ValueError("this volume is not a crop of the reference volume")
         whole = np.full(reference.array.shape, fill, dtype=self.array.dtype)
         whole[tuple(slice(a, b) for a, b in zip(rounded, stop, strict=True))] = self.array
