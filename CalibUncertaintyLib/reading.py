@@ -8,6 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import CalibUncertaintyError
+from .nifti_check import check_nifti
 from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line
 
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
@@ -41,43 +42,30 @@ def _read_file(path: Path) -> sitk.Image:
     _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
     if path.suffix.lower() == ".dcm" or reader.GetImageIO() == "GDCMImageIO":
         raise CalibUncertaintyError(f"{path} is a single DICOM file; give the folder that holds the whole series")
+    if reader.GetImageIO() == "NiftiImageIO" and path.name.lower().endswith((".nii", ".nii.gz")):
+        check_nifti(path)
     try:
-        with _ReportedByItk() as said:
-            image = reader.Execute()
+        return reader.Execute()
     except RuntimeError as error:
         raise CalibUncertaintyError(
             f"{path} cannot be read to its end ({_last_line(error)}); it is probably truncated: copy or export it again"
         ) from error
-    if said.truncated:
-        raise CalibUncertaintyError(f"{path} is truncated; copy or export it again")
-    return image
 
 
-class _ReportedByItk:
-    """Catches what ITK only warns about: some of its readers fill the missing end of a file with zeros and go on."""
+class _QuietItk(sitk.LoggerBase):
+    """Keeps ITK's own warnings out of the terminal while a folder is searched; what they mean is said in our words."""
 
-    def __init__(self) -> None:
-        self.truncated = False
-
-    def __enter__(self) -> _ReportedByItk:
-        self._logger = _CollectingLogger()
-        self._previous = self._logger.SetAsGlobalITKLogger()
+    def __enter__(self) -> _QuietItk:
+        self._previous = self.SetAsGlobalITKLogger()
         return self
 
     def __exit__(self, *_) -> None:
-        sitk.LoggerBase.SetGlobalITKLogger(self._previous)
-        self.truncated = any("unexpected end" in text or "truncated" in text for text in self._logger.texts)
+        self._previous.SetAsGlobalITKLogger()
 
+    def _drop(self, text: str) -> None:
+        """Not shown."""
 
-class _CollectingLogger(sitk.LoggerBase):
-    def __init__(self) -> None:
-        super().__init__()
-        self.texts: list[str] = []
-
-    def _collect(self, text: str) -> None:
-        self.texts.append(text.lower())
-
-    DisplayText = DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = _collect
+    DisplayText = DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = _drop
 
 
 def _check_layout(path: Path, size: tuple[int, ...], components: int) -> None:
@@ -144,8 +132,9 @@ def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
 
 
 def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
-    found = {uid: names for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-             if (names := sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid))}  # fmt: skip
+    with _QuietItk():
+        series_ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        found = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series_ids}
     if not found:
         raise CalibUncertaintyError(f"{folder} holds no DICOM series; it reads {FORMATS}")
     if series is not None and series not in found:

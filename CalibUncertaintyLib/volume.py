@@ -74,7 +74,8 @@ class Volume:
         path = Path(path)
         try:
             sitk.WriteImage(self.to_sitk(), str(path), True, compression_level)
-            written = sitk.GetArrayViewFromImage(sitk.ReadImage(str(path)))
+            image = sitk.ReadImage(str(path))  # kept in a name: the view below does not keep it alive
+            written = sitk.GetArrayViewFromImage(image)
             whole = written.shape == self.array.shape and np.array_equal(written, self.array, equal_nan=True)
         except (RuntimeError, OSError) as error:
             raise CalibUncertaintyError(
@@ -152,5 +153,5 @@ class Volume:
 
 def _last_line(error: Exception) -> str:
     """ITK's exceptions are paragraphs; the last line says what happened."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "No such file" not in line]
     return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,75 @@
+"""What ITK's NIfTI reader does not say: it fills the missing end of a truncated file with zeros and turns NaN into 0."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from .errors import CalibUncertaintyError
+
+_CHUNK_BYTES = 16 << 20
+_FLOAT_TYPES = {16: "f4", 64: "f8"}  # NIfTI-1 datatype codes of the types that can hold NaN
+
+
+def check_nifti(path: Path) -> None:
+    """Refuse a truncated or damaged NIfTI file and one with voxels that are not numbers.
+
+    Reads the file once, in chunks. Raises CalibUncertaintyError naming the file.
+    """
+    with path.open("rb") as stream:
+        opened = gzip.open if stream.read(2) == b"\x1f\x8b" else open
+    try:
+        with opened(path, "rb") as stream:
+            voxel_bytes, offset, dtype = _layout(stream.read(544), path)
+            stream.seek(offset)
+            missing, broken = _scan(stream, voxel_bytes, dtype)
+            while stream.read(_CHUNK_BYTES):  # to the end: gzip checks its sum there
+                pass
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CalibUncertaintyError(f"{path} is truncated or damaged ({error}); copy or export it again") from error
+    if missing:
+        raise CalibUncertaintyError(
+            f"{path} is truncated: {missing:,} bytes of voxels are missing; copy or export it again"
+        )
+    if broken:
+        raise CalibUncertaintyError(
+            f"{path} holds {broken:,} voxels that are not numbers (NaN or infinite); export it again or fill them"
+        )
+
+
+def _layout(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]:
+    """Bytes of voxels, where they begin, and their type if it is a floating one (NIfTI-1 and -2, either byte order)."""
+    for order in "<>":
+        size = struct.unpack_from(order + "i", header)[0] if len(header) >= 4 else 0
+        if size == 348 and len(header) >= 348:
+            dims = struct.unpack_from(order + "8h", header, 40)
+            code, bits = struct.unpack_from(order + "2h", header, 70)
+            offset = int(struct.unpack_from(order + "f", header, 108)[0])
+        elif size == 540 and len(header) >= 540:
+            dims = struct.unpack_from(order + "8q", header, 16)
+            code, bits = struct.unpack_from(order + "2h", header, 12)
+            offset = struct.unpack_from(order + "q", header, 168)[0]
+        else:
+            continue
+        voxels = int(np.prod([max(1, n) for n in dims[1 : dims[0] + 1]], dtype=np.int64))
+        dtype = np.dtype(order + _FLOAT_TYPES[code]) if code in _FLOAT_TYPES else None
+        return voxels * bits // 8, offset, dtype
+    raise CalibUncertaintyError(f"{path} has no NIfTI header; copy or export it again")
+
+
+def _scan(stream, voxel_bytes: int, dtype: np.dtype | None) -> tuple[int, int]:
+    """Read the voxels in chunks: how many bytes are missing, and how many voxels are not finite."""
+    left, broken = voxel_bytes, 0
+    while left:
+        chunk = stream.read(min(_CHUNK_BYTES, left))
+        if not chunk:
+            break
+        left -= len(chunk)
+        if dtype is not None:
+            values = np.frombuffer(chunk, dtype=dtype, count=len(chunk) // dtype.itemsize)
+            broken += values.size - int(np.count_nonzero(np.isfinite(values)))
+    return left, broken
