@@ -40,9 +40,9 @@ def _read_file(path: Path) -> sitk.Image:
             f"{path} is not an image this program can read ({_last_line(error)}); it reads {FORMATS}"
         ) from error
     _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
-    if path.suffix.lower() == ".dcm" or reader.GetImageIO() == "GDCMImageIO":
+    if path.suffix.lower() == ".dcm" or reader.HasMetaDataKey("0008|0060"):
         raise CalibUncertaintyError(f"{path} is a single DICOM file; give the folder that holds the whole series")
-    if reader.GetImageIO() == "NiftiImageIO" and path.name.lower().endswith((".nii", ".nii.gz")):
+    if path.name.lower().endswith((".nii", ".nii.gz")):
         check_nifti(path)
     try:
         return reader.Execute()

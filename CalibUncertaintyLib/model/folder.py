@@ -1,0 +1,237 @@
+"""`ModelFolder`: a trained nnU-Net v2 folder, read without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import CalibUncertaintyError
+
+FINAL_CHECKPOINT = "checkpoint_final.pth"
+RECORD_NAME = "calibration.json"
+Fold = int | str  # 0, 1, ... or "all", the fold nnU-Net trains on every case
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A trained nnU-Net v2 folder: `plans.json`, `dataset.json` and `fold_*` with checkpoints."""
+
+    path: Path
+    plans: dict
+    dataset: dict
+    folds: list[Fold]
+
+    @classmethod
+    def open(cls, path: str | Path) -> ModelFolder:
+        """Open a trained nnU-Net folder; its parent, or one of its fold folders, is understood too.
+
+        Raises CalibUncertaintyError, one line naming the folder or file, for anything else.
+        """
+        folder = _find_model_folder(Path(path))
+        plans, dataset = _read_json(folder / "plans.json"), _read_json(folder / "dataset.json")
+        for name, content, key in (("plans.json", plans, "configurations"), ("dataset.json", dataset, "labels")):
+            if not isinstance(content.get(key), dict) or not content[key]:
+                raise CalibUncertaintyError(
+                    f"{folder / name} has no '{key}'; it is not one of nnU-Net v2's, copy it again"
+                )
+        model = cls(folder, plans, dataset, _folds_of(folder))
+        if not model.folds:
+            raise CalibUncertaintyError(f"{folder} holds no fold_*/{FINAL_CHECKPOINT}; copy the trained folds there")
+        return model
+
+    @property
+    def name(self) -> str:
+        """The dataset's name, as in Dataset501_HeadNeck."""
+        return str(self.plans.get("dataset_name") or self.path.parent.name or self.path.name)
+
+    @property
+    def trainer(self) -> str:
+        """Trainer class, as nnU-Net writes it into the folder's name; empty where the folder was renamed."""
+        return self.path.name.split("__")[0] if self.path.name.count("__") == 2 else ""
+
+    @property
+    def configuration(self) -> str:
+        """2d, 3d_fullres, ...: from the folder's name, or the plans' only one; empty where only the checkpoint can tell."""
+        name = self.path.name.split("__")[-1]
+        known = list(self.plans["configurations"])
+        return name if name in known else known[0] if len(known) == 1 else ""
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Foreground structures {1: "Brainstem", ...}; empty for region-based models."""
+        numbered = {name: value for name, value in self.dataset["labels"].items() if isinstance(value, int)}
+        return {
+            value: name for name, value in sorted(numbered.items(), key=lambda i: i[1]) if value and name != "ignore"
+        }
+
+    @property
+    def has_regions(self) -> bool:
+        """Whether the model has a sigmoid head for each of several overlapping regions."""
+        return any(isinstance(value, list | tuple) and len(value) > 1 for value in self.dataset["labels"].values())
+
+    @property
+    def channels(self) -> list[str]:
+        """What the model wants as input, in order: ["CT"]."""
+        names = self.dataset.get("channel_names") or self.dataset.get("modality") or {"0": "CT"}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+    @property
+    def record_path(self) -> Path:
+        """Where the calibration record of this model lies, if there is one."""
+        return self.path / RECORD_NAME
+
+    def checkpoint_path(self, fold: Fold, checkpoint: str = FINAL_CHECKPOINT) -> Path:
+        """The checkpoint file of one fold (it need not exist)."""
+        return self.path / f"fold_{fold}" / checkpoint
+
+    def select_folds(self, folds: str | Fold | list[Fold] | tuple[Fold, ...] = "all") -> list[Fold]:
+        """Folds to use, in the order asked for; "all" means every numbered fold, or fold_all where it is the only one.
+
+        Raises CalibUncertaintyError that names the missing fold and the ones that are there.
+        """
+        if folds == "all":
+            return list(self.folds)
+        asked = [folds] if isinstance(folds, int | str) else list(folds)
+        chosen: list[Fold] = []
+        for item in asked:
+            fold: Fold = int(item) if str(item).isdigit() else str(item)
+            if fold not in chosen:
+                chosen.append(fold)
+        missing = [str(fold) for fold in chosen if not self.checkpoint_path(fold).is_file()]
+        if missing or not chosen:
+            there = ", ".join(str(fold) for fold in self.folds)
+            raise CalibUncertaintyError(
+                f"{self.path} has no fold {', '.join(missing) or '(none given)'} with {FINAL_CHECKPOINT}; it has: {there}"
+            )
+        return chosen
+
+    def fingerprint(self, folds: list[Fold], checkpoint: str = FINAL_CHECKPOINT) -> dict:
+        """What a calibration record is tied to: hashes of plans, dataset and the checkpoints of these folds, and the labels."""
+        return {
+            "name": self.name,
+            "configuration": self.configuration,
+            "trainer": self.trainer,
+            "labels": {str(index): name for index, name in self.labels.items()},
+            "plans_sha256": _sha256_of(self.path / "plans.json"),
+            "dataset_sha256": _sha256_of(self.path / "dataset.json"),
+            "checkpoints": [
+                {"fold": fold, "checkpoint": checkpoint, "sha256": _sha256_of(self.checkpoint_path(fold, checkpoint))}
+                for fold in folds
+            ],
+        }
+
+    def training_cases(self, fold: Fold) -> list[str] | None:
+        """Identifiers of the cases this fold was trained on, from `splits_final.json`; None where it is not there."""
+        try:
+            splits = json.loads((self.path / "splits_final.json").read_text(encoding="utf-8"))
+            if fold == "all":
+                return sorted({case for split in splits for case in [*split["train"], *split["val"]]})
+            return list(splits[int(fold)]["train"])
+        except (OSError, ValueError, KeyError, IndexError, TypeError):
+            return None
+
+    def refuse_unsupported(self) -> None:
+        """Raise CalibUncertaintyError that names what this version cannot run."""
+        if len(self.channels) != 1:
+            raise CalibUncertaintyError(
+                f"{self.name} wants {len(self.channels)} input channels ({', '.join(self.channels)}); this version runs"
+                " models with a single CT channel"
+            )
+        if self.has_regions:
+            raise CalibUncertaintyError(
+                f"{self.name} predicts overlapping regions; this version runs models with plain labels"
+            )
+        if not self.labels:
+            raise CalibUncertaintyError(f"{self.path / 'dataset.json'} names no structure to segment")
+        settings = self.plans["configurations"].get(self.configuration, {})
+        if settings.get("previous_stage") or self.configuration.endswith("cascade_fullres"):
+            raise CalibUncertaintyError(
+                f"{self.name} is the second stage of a cascade ({self.configuration}); this version runs models without a"
+                " previous stage: choose the 3d_fullres or 2d model"
+            )
+
+    def describe(self, folds: str | list[Fold] = "all") -> list[str]:
+        """Plain sentences about what is in the folder, for a panel or a terminal."""
+        shown = ", ".join(self.labels.values()) or ", ".join(self.dataset["labels"])
+        lines = [
+            f"{self.name}, {self.configuration or 'configuration named in the checkpoints'}",
+            f"Structures ({len(self.labels)}): {shown}",
+            f"Folds: {', '.join(str(fold) for fold in self.folds)}",
+            f"Input: {', '.join(self.channels)}",
+        ]
+        try:
+            self.refuse_unsupported()
+            self.select_folds(folds)
+        except CalibUncertaintyError as error:
+            lines.append(f"Cannot be run: {error}")
+        return lines
+
+
+def _find_model_folder(path: Path) -> Path:
+    if not path.exists():
+        raise CalibUncertaintyError(f"{path} does not exist; choose a trained nnU-Net v2 model folder")
+    if not path.is_dir():
+        raise CalibUncertaintyError(
+            f"{path} is a file; choose the folder of a trained nnU-Net v2 model (with plans.json)"
+        )
+    if (path / "plans.json").is_file():
+        return path
+    if path.name.startswith("fold_") and (path.parent / "plans.json").is_file():
+        return path.parent
+    try:
+        inside = sorted(found.parent for found in path.glob("*/plans.json"))
+    except OSError:
+        inside = []
+    if len(inside) == 1:
+        return inside[0]
+    if inside:
+        raise CalibUncertaintyError(f"{path} holds several models, choose one: {', '.join(f.name for f in inside)}")
+    raise CalibUncertaintyError(
+        f"{path} is not a trained nnU-Net v2 model: there is no plans.json in it; choose the folder named Trainer__Plans__configuration"
+    )
+
+
+def _folds_of(folder: Path) -> list[Fold]:
+    numbers = sorted(
+        int(found.parent.name[5:])
+        for found in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")
+        if found.parent.name[5:].isdigit()
+    )
+    if numbers:
+        return list(numbers)
+    return ["all"] if (folder / "fold_all" / FINAL_CHECKPOINT).is_file() else []
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CalibUncertaintyError(f"{path} is missing; copy the whole model folder") from error
+    except PermissionError as error:
+        raise CalibUncertaintyError(f"{path} may not be read; check its permissions") from error
+    except (OSError, ValueError) as error:
+        raise CalibUncertaintyError(f"{path} is not readable JSON; copy the model folder again") from error
+    if not isinstance(content, dict):
+        raise CalibUncertaintyError(f"{path} is not one of nnU-Net v2's files; copy the model folder again")
+    return content
+
+
+def _sha256_of(path: Path) -> str:
+    try:
+        state = path.stat()
+        return _sha256_of_state(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise CalibUncertaintyError(f"{path} cannot be read ({error.strerror}); copy the model folder again") from error
+
+
+@lru_cache(maxsize=256)
+def _sha256_of_state(path: Path, _size: int, _modified: int) -> str:
+    """Hashing a large checkpoint takes a second; the panel asks at every change of the fold selection."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
