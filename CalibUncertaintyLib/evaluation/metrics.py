@@ -1,0 +1,140 @@
+"""How well probabilities agree with what is true: proper scores and calibration error, streamed."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ..errors import CalibUncertaintyError
+
+# Probabilities below this (or above 1 less this) are clipped before the logarithm; the share of them is reported.
+CLIP = 1e-7
+CHUNK_VOXELS = 65536
+SCALARS = (
+    "nll", "nll_clipped_fraction", "brier_sum", "brier_mean", "ece_toplabel", "accuracy", "mean_confidence", "signed_gap",
+)
+
+
+class CalibrationMetrics:
+    """Accumulator of scores over voxels with known labels. All sums are float64; memory does not grow with voxels.
+
+    Results (`result`):
+    - `nll`: -mean ln p_y, nats, [0, 16.1], p clipped to [1e-7, 1 - 1e-7]; `nll_clipped_fraction` says how often (Guo et al. 2017)
+    - `brier_mean`: mean over voxels of sum_c (p_c - [c = y])^2 / C, [0, 2/C] (Mehrtash et al. 2020, Eq. 4);
+      `brier_sum` is not divided by C, [0, 2]
+    - `ece_toplabel`: sum over bins of n_b/n |accuracy_b - confidence_b|, [0, 1], with confidence max_c p_c, correct when the
+      first argmax is the label (Guo et al. 2017, Eq. 3). Bins are equally wide and right-closed (l, u]; 0 falls into the first
+    - `accuracy`, `mean_confidence`, `signed_gap` = mean confidence - accuracy (above 0: over-confident)
+    - `n` voxels; `bins`: lower, upper, n, confidence, accuracy (None in an empty bin); `status`: "ok" or "empty_roi" (NaN)
+    """
+
+    def __init__(self, n_classes: int, bins: int = 20) -> None:
+        if n_classes < 2 or bins < 1:
+            raise ValueError(f"needs at least two classes and one bin, got {n_classes} and {bins}")
+        self.n_classes = n_classes
+        self._edges = np.linspace(0.0, 1.0, bins + 1)
+        self._bin_n = np.zeros(bins, dtype=np.int64)
+        self._bin_confidence = np.zeros(bins)
+        self._bin_correct = np.zeros(bins)
+        self._nll = self._brier = 0.0
+        self._clipped = 0
+
+    def add(self, p: np.ndarray, labels: np.ndarray) -> None:
+        """Add voxels.
+
+        :param p: (C, N) probabilities, each column sums to 1.
+        :param labels: (N,) integers in [0, C), the true classes.
+        :raises CalibUncertaintyError: when a label is no class, or probabilities are NaN.
+        :raises ValueError: when the shapes do not fit.
+        """
+        p, labels = np.asarray(p), np.asarray(labels)
+        if p.ndim != 2 or p.shape[0] != self.n_classes or labels.shape != p.shape[1:]:
+            raise ValueError(f"expected ({self.n_classes}, N) probabilities and (N,) labels, got {p.shape}, {labels.shape}")
+        if labels.size and (labels.min() < 0 or labels.max() >= self.n_classes):
+            raise CalibUncertaintyError(
+                f"a reference label outside 0 to {self.n_classes - 1} was met; give a reference with the model's own labels"
+            )
+        for start in range(0, labels.size, CHUNK_VOXELS):
+            self._add_chunk(
+                p[:, start : start + CHUNK_VOXELS].astype(np.float64), labels[start : start + CHUNK_VOXELS].astype(np.intp)
+            )
+
+    def merge(self, other: "CalibrationMetrics") -> None:
+        """Add all voxels that another accumulator of the same form has seen (pooling cases)."""
+        if other.n_classes != self.n_classes or other._bin_n.size != self._bin_n.size:
+            raise ValueError("cannot merge metrics of another number of classes or bins")
+        self._bin_n += other._bin_n
+        self._bin_confidence += other._bin_confidence
+        self._bin_correct += other._bin_correct
+        self._nll += other._nll
+        self._brier += other._brier
+        self._clipped += other._clipped
+
+    def result(self) -> dict:
+        """All figures of the voxels so far; see the class."""
+        n = int(self._bin_n.sum())
+        if n == 0:
+            return dict.fromkeys(SCALARS, math.nan) | {"n": 0, "status": "empty_roi", "bins": self._bins()}
+        accuracy = float(self._bin_correct.sum() / n)
+        confidence = float(self._bin_confidence.sum() / n)
+        return {
+            "nll": float(self._nll / n),
+            "nll_clipped_fraction": self._clipped / n,
+            "brier_sum": float(self._brier / n),
+            "brier_mean": float(self._brier / n / self.n_classes),
+            "ece_toplabel": float(np.abs(self._bin_correct - self._bin_confidence).sum() / n),
+            "accuracy": accuracy,
+            "mean_confidence": confidence,
+            "signed_gap": confidence - accuracy,
+            "n": n,
+            "status": "ok",
+            "bins": self._bins(),
+        }
+
+    def _add_chunk(self, p: np.ndarray, labels: np.ndarray) -> None:
+        of_label = p[labels, np.arange(labels.size)]
+        clipped = np.clip(of_label, CLIP, 1.0 - CLIP)
+        nll = -np.log(clipped).sum()
+        if not math.isfinite(nll) or np.isnan(p.sum()):
+            raise CalibUncertaintyError("probabilities hold NaN; predict the case again")
+        self._nll += nll
+        self._clipped += int(np.count_nonzero(clipped != of_label))
+        # sum_c (p_c - [c = y])^2 = sum_c p_c^2 - p_y^2 + (1 - p_y)^2, written so that nothing large cancels
+        self._brier += float(np.einsum("cn,cn->", p, p) + (1.0 - 2.0 * of_label).sum())
+        confidence = p.max(axis=0)
+        correct = p.argmax(axis=0) == labels
+        # inner edges, left side: a value on an edge belongs to the bin below it
+        index = np.searchsorted(self._edges[1:-1], confidence, side="left")
+        bins = self._bin_n.size
+        self._bin_n += np.bincount(index, minlength=bins)
+        self._bin_confidence += np.bincount(index, weights=confidence, minlength=bins)
+        self._bin_correct += np.bincount(index, weights=correct, minlength=bins)
+
+    def _bins(self) -> list[dict]:
+        return [
+            {
+                "lower": float(self._edges[index]),
+                "upper": float(self._edges[index + 1]),
+                "n": int(n),
+                "confidence": float(self._bin_confidence[index] / n) if n else None,
+                "accuracy": float(self._bin_correct[index] / n) if n else None,
+            }
+            for index, n in enumerate(self._bin_n)
+        ]
+
+
+def mean_over_cases(results: Iterable[Mapping]) -> dict:
+    """Mean of each figure over cases, every case weighing the same; cases without voxels (NaN) are left out.
+
+    :param results: what `CalibrationMetrics.result` gave for each case.
+    :returns: the scalar figures (NaN when no case has voxels), `cases_used`, `cases_total`, `n` voxels in all, `status`.
+    """
+    results = list(results)
+    used = [result for result in results if result["n"] > 0]
+    figures = {key: float(np.mean([result[key] for result in used])) if used else math.nan for key in SCALARS}
+    return figures | {
+        "cases_used": len(used),
+        "cases_total": len(results),
+        "n": sum(result["n"] for result in used),
+        "status": "ok" if used else "empty_roi",
+    }

@@ -1,0 +1,167 @@
+"""Checks of a calibration record's fields, each failure in one line that names the field.
+
+The same rules stand in calibration-record.schema.json for other programs; jsonschema is not needed to run this library.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SCHEMA = "calib-uncertainty/calibration-record"
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "separable", "uninformative")
+MODES = ("pool_logit", "pool_prob")
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+# A check gets a value and says what it should have been; an empty answer means that it is right.
+Check = Callable[[Any], str]
+
+
+def problem_in(document: Any) -> str:
+    """What is wrong with a record, in one line that names the field, as in "entries[0].temperature must be ...".
+
+    :param document: parsed JSON.
+    :returns: empty when nothing is wrong.
+    """
+    if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
+        return f"it is not a calibration record (its 'schema' is not {SCHEMA})"
+    version = document.get("schema_version")
+    if isinstance(version, bool) or not isinstance(version, int):
+        return "schema_version must be a whole number"
+    if version > SCHEMA_VERSION:
+        return f"it was made by a newer version of CalibUncertainty (schema version {version}, known up to {SCHEMA_VERSION})"
+    if version < SCHEMA_VERSION:
+        return f"it was made by an older version of CalibUncertainty (schema version {version}, needed {SCHEMA_VERSION})"
+    problem = _first_problem(document, "", _RECORD) or _first_problem(document["model"], "model.", _MODEL)
+    for index, entry in enumerate(document["entries"] if not problem else ()):
+        problem = problem or _problem_in_entry(entry, f"entries[{index}]")
+    return problem
+
+
+def _problem_in_entry(entry: Any, where: str) -> str:
+    if not isinstance(entry, Mapping):
+        return f"{where} must be an object"
+    problem = (
+        _first_problem(entry, f"{where}.", _ENTRY)
+        or _first_problem(entry["members"], f"{where}.members.", _MEMBERS)
+        or _first_problem(entry["roi"], f"{where}.roi.", _ROI)
+    )
+    if problem:
+        return problem
+    members = entry["members"]
+    for index, checkpoint in enumerate(members["checkpoints"]):
+        problem = problem or _first_problem(checkpoint, f"{where}.members.checkpoints[{index}].", _CHECKPOINT)
+    if problem:
+        return problem
+    if sorted(str(item["fold"]) for item in members["checkpoints"]) != sorted(map(str, members["folds"])):
+        return f"{where}.members.checkpoints must name each of the folds once"
+    for measure, threshold in entry["thresholds"].items():
+        problem = problem or _first_problem(threshold, f"{where}.thresholds.{measure}.", _THRESHOLD)
+    return problem
+
+
+def _first_problem(value: Any, prefix: str, checks: Mapping[str, tuple[bool, Check]]) -> str:
+    if not isinstance(value, Mapping):
+        return f"{prefix.rstrip('.')} must be an object"
+    for name, (required, check) in checks.items():
+        if name not in value:
+            if required:
+                return f"{prefix}{name} is missing"
+            continue
+        expected = check(value[name])
+        if expected:
+            return f"{prefix}{name} must be {expected}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _text(value: Any) -> str:
+    return "" if isinstance(value, str) else "text"
+
+
+def _object(value: Any) -> str:
+    return "" if isinstance(value, Mapping) else "an object"
+
+
+def _list(value: Any) -> str:
+    return "" if isinstance(value, list) else "a list"
+
+
+def _truth(value: Any) -> str:
+    return "" if isinstance(value, bool) else "true or false"
+
+
+def _above_zero(value: Any) -> str:
+    return "" if _is_number(value) and value > 0 else "a number above 0"
+
+
+def _zero_or_above(value: Any) -> str:
+    return "" if _is_number(value) and value >= 0 else "a number, 0 or above"
+
+
+def _sha256(value: Any) -> str:
+    return "" if isinstance(value, str) and _SHA256.fullmatch(value) else "a SHA-256 (64 hexadecimal digits)"
+
+
+def _interval(value: Any) -> str:
+    if value is None:
+        return ""
+    right = isinstance(value, list) and len(value) == 2 and all(_is_number(end) for end in value)
+    return "" if right and 0 < value[0] <= value[1] else "null or two numbers above 0, lower one first"
+
+
+def _labels(value: Any) -> str:
+    right = isinstance(value, Mapping) and value and all(
+        str(key).isdigit() and int(key) > 0 and isinstance(name, str) for key, name in value.items()
+    )
+    return "" if right else "an object of label numbers (1 and above) and names"
+
+
+def _folds(value: Any) -> str:
+    right = isinstance(value, list) and value and all(not _fold(item) for item in value)
+    return "" if right and len(set(map(str, value))) == len(value) else "a list of different folds"
+
+
+def _fold(value: Any) -> str:
+    right = value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+    return "" if right else "a fold's number or \"all\""
+
+
+def _texts(value: Any) -> str:
+    return "" if isinstance(value, list) and all(isinstance(item, str) for item in value) else "a list of texts"
+
+
+def _one_of(*choices: str) -> Check:
+    return lambda value: "" if value in choices else f"one of {', '.join(choices)}"
+
+
+def _or_null(check: Check) -> Check:
+    return lambda value: "" if value is None or not check(value) else f"null or {check(value)}"
+
+
+_RECORD = {
+    "model": (True, _object), "entries": (True, _list), "created": (True, _text), "versions": (True, _object),
+}
+_MODEL = {
+    "name": (True, _text), "configuration": (True, _text), "trainer": (True, _text), "labels": (True, _labels),
+    "plans_sha256": (True, _sha256),
+}
+_ENTRY = {
+    "members": (True, _object), "mode": (True, _one_of(*MODES)), "method": (True, _one_of("temperature")),
+    "temperature": (True, _above_zero), "temperature_interval": (True, _interval),
+    "temperature_status": (True, _one_of(*STATUSES)), "member_temperature": (True, _or_null(_above_zero)),
+    "roi": (True, _object), "cases": (True, _texts), "figures": (True, _object), "thresholds": (True, _object),
+    "created": (True, _text),
+}
+_MEMBERS = {
+    "folds": (True, _folds), "checkpoint": (True, _text), "checkpoints": (True, _list), "mirroring": (True, _truth),
+}
+_CHECKPOINT = {"fold": (True, _fold), "checkpoint": (True, _text), "sha256": (True, _sha256)}
+_ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt"))}
+_THRESHOLD = {
+    "value": (True, _zero_or_above), "unit": (True, _text), "mean_error_dice": (False, _or_null(_zero_or_above)),
+}
