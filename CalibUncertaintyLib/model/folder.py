@@ -190,7 +190,7 @@ def _find_model_folder(path: Path) -> Path:
     if inside:
         raise CalibUncertaintyError(f"{path} holds several models, choose one: {', '.join(f.name for f in inside)}")
     raise CalibUncertaintyError(
-        f"{path} is not a trained nnU-Net v2 model: there is no plans.json in it; choose the folder named Trainer__Plans__configuration"
+        f"{path} is not a trained nnU-Net v2 model (no plans.json in it); choose the folder Trainer__Plans__configuration"
     )
 
 
