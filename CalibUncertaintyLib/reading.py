@@ -14,20 +14,21 @@ from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
 
 
-def read_volume(path: Path, series: str | None = None) -> Volume:
+def read_volume(path: Path, series: str | None = None, check: bool = True) -> Volume:
     """See `Volume.read`."""
     if not path.exists():
         raise CalibUncertaintyError(f"{path} does not exist; check the path")
     try:
-        image = _read_dicom(path, series) if path.is_dir() else _read_file(path)
+        image = _read_dicom(path, series) if path.is_dir() else _read_file(path, check)
     except PermissionError as error:
         raise CalibUncertaintyError(f"{path} may not be read; check its permissions") from error
     volume = Volume.from_sitk(image)
-    _check_voxels(volume, path)
+    if check:
+        _check_voxels(volume, path)
     return volume
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path, check: bool) -> sitk.Image:
     with path.open("rb") as stream:  # says "permission" and "empty" before ITK says something else
         if not stream.read(1):
             raise CalibUncertaintyError(f"{path} is an empty file; copy or export the CT again")
@@ -39,10 +40,11 @@ def _read_file(path: Path) -> sitk.Image:
         raise CalibUncertaintyError(
             f"{path} is not an image this program can read ({_last_line(error)}); it reads {FORMATS}"
         ) from error
-    _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
+    if check:
+        _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
     if path.suffix.lower() == ".dcm" or reader.HasMetaDataKey("0008|0060"):
         raise CalibUncertaintyError(f"{path} is a single DICOM file; give the folder that holds the whole series")
-    if path.name.lower().endswith((".nii", ".nii.gz")):
+    if check and path.name.lower().endswith((".nii", ".nii.gz")):
         check_nifti(path)
     try:
         return reader.Execute()

@@ -32,15 +32,16 @@ class Volume:
     metadata: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: str | Path, series: str | None = None) -> Volume:
+    def read(cls, path: str | Path, series: str | None = None, check: bool = True) -> Volume:
         """Read a NIfTI, NRRD or MHA file, or a DICOM series folder, into a single-channel 3D volume.
 
-        series: the SeriesInstanceUID to take where a DICOM folder holds several.
+        series: the SeriesInstanceUID to take where a DICOM folder holds several. check: also look for what no CT may have (a
+        single slice, NaN, skewed axes, missing bytes that ITK is silent about).
         Raises CalibUncertaintyError, one line that names the file, for anything that is not such a volume.
         """
         from . import reading
 
-        return reading.read_volume(Path(path), series)
+        return reading.read_volume(Path(path), series, check)
 
     @classmethod
     def from_sitk(cls, image: sitk.Image) -> Volume:

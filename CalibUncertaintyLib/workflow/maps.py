@@ -1,0 +1,84 @@
+"""From the members' logits to the maps of a Result, slab by slab inside the box."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..calibration.softmax import softmax
+from ..inference.opinions import Box, Opinions
+from ..inference.scratch import Scratch
+from ..progress import Progress
+from ..uncertainty.measures import MEASURES, MemberStatistics, confidence_complement, entropy, margin
+from .applied import AppliedCalibration
+
+# Probabilities and measures are stored to this step: far below what calibration can promise, and it lets the noise of
+# millions of near-zero voxels be compressed away.
+STORED_STEP = 2.0**-20
+
+
+@dataclass
+class Maps:
+    """Arrays over one box, in the network's axis order. Outside nnU-Net's crop they are pure background."""
+
+    box: Box
+    label: np.ndarray  # (box) uint8 or uint16
+    probability: np.ndarray  # (C - 1, box) float32, foreground classes 1, 2, ...
+    measures: dict[str, np.ndarray]  # (box) float32 each
+    changed_by_pooling: int = 0
+    changed_by_temperature: int = 0
+
+
+def measure_names(n_members: int) -> list[str]:
+    """The measures that are stored, and can be had from this many members (entropy_k is derived when read)."""
+    return [name for name, measure in MEASURES.items() if name != "entropy_k" and measure.status(n_members) == "ok"]
+
+
+def make_maps(
+    opinions: Opinions, box: Box, calibration: AppliedCalibration, n_classes: int, scratch: Scratch, progress: Progress
+) -> Maps:
+    """Calibrated probabilities, labels and every measure of one case."""
+    many = len(opinions.members) > 1
+    names = measure_names(len(opinions.members))
+    maps = Maps(
+        box,
+        scratch.array(box.shape, np.uint8 if n_classes <= 256 else np.uint16),
+        scratch.array((n_classes - 1, *box.shape), np.float32),
+        {name: scratch.array(box.shape, np.float32) for name in names},
+    )
+    for slab in opinions.slabs(box):
+        inside = slab.inside
+        p, label, changed = calibration.probabilities(slab.pooled, slab.members)
+        maps.changed_by_temperature += changed
+        if calibration.mode != "pool_logit":
+            maps.changed_by_pooling += int(np.count_nonzero(label != slab.pooled.argmax(axis=0)))
+        maps.label[inside] = label
+        maps.probability[(slice(None), *inside)] = _stored(p[1:])
+        values = {"conf": confidence_complement(p), "margin": margin(p), "entropy": entropy(p)}
+        statistics = MemberStatistics()
+        for logits in slab.members if many else [slab.pooled]:
+            statistics.add(softmax(logits, calibration.member_temperature if many else calibration.temperature))
+        values["exp_entropy"] = statistics.expected_entropy
+        if "mi" in names:
+            values["mi"] = statistics.mutual_information
+        for name in names:
+            maps.measures[name][inside] = _stored(values[name])
+        progress.report(inside[0].stop / box.shape[0])
+    return maps
+
+
+def _stored(values: np.ndarray) -> np.ndarray:
+    return np.rint(values * np.float32(1 / STORED_STEP)) * np.float32(STORED_STEP)
+
+
+def foreground_probability(calibration: AppliedCalibration):
+    """The largest foreground probability that any map would show: of the calibrated pool, and of each member alone."""
+
+    def largest(pooled: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
+        highest = 1.0 - calibration.probabilities(pooled, members)[0][0]
+        for logits in members:
+            np.maximum(highest, 1.0 - softmax(logits)[0], out=highest)
+        return highest
+
+    return largest
