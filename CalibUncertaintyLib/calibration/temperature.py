@@ -151,15 +151,15 @@ class TemperatureFit:
             drawn = np.tensordot(draws.astype(np.float64), tables, axes=1)
             low, high = np.percentile(np.exp(-hermite.minimum(self._log_beta, drawn)), [2.5, 97.5])
             interval = (float(low), float(high))
-        status = "ok"
+        temperature, status = math.exp(-log_beta), "ok"
         if log_beta <= self._log_beta[0]:
-            status = "uninformative"
+            temperature, status = HIGHEST_TEMPERATURE, "uninformative"
         elif log_beta >= self._log_beta[-1]:
-            status = "separable"
+            temperature, status = LOWEST_TEMPERATURE, "separable"
         seen = set().union(*(table.labels_seen for table in used.values()))
         warnings = () if len(seen) > 1 else ("only one class occurs in the reference labels inside the region of interest",)
         return FittedTemperature(
-            temperature=float(np.clip(math.exp(-log_beta), LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE)),
+            temperature=temperature,
             interval=interval,
             status=status,
             nll_before=float(total[0, GRID_NODES // 2] / voxels),

@@ -166,7 +166,9 @@ class CalibrationRecord:
         folds = [item["fold"] for item in wanted]
         candidates = [entry for entry in self.entries if _same_folds(entry.members["folds"], folds)]
         if not candidates:
-            there = "; ".join(dict.fromkeys(_folds_in_words(entry.members["folds"]) for entry in self.entries)) or "nothing"
+            there = "; ".join(dict.fromkeys(_folds_in_words(entry.members["folds"]) for entry in self.entries))
+            if not there:
+                return None, "the calibration record is empty"
             return None, f"the model was calibrated for {there}, not for {_folds_in_words(folds)}"
         closest, reason = -1, ""
         for entry in candidates:

@@ -110,8 +110,9 @@ def _sha256(value: Any) -> str:
 def _interval(value: Any) -> str:
     if value is None:
         return ""
-    right = isinstance(value, list) and len(value) == 2 and all(_is_number(end) for end in value)
-    return "" if right and 0 < value[0] <= value[1] else "null or two numbers above 0, lower one first"
+    if not (isinstance(value, list) and len(value) == 2 and all(_is_number(end) and end > 0 for end in value)):
+        return "null or two numbers above 0"
+    return "" if value[0] <= value[1] else "two numbers, lower end first"
 
 
 def _labels(value: Any) -> str:

@@ -1,0 +1,192 @@
+"""Measures of uncertainty against formulas written out a second time, and at the ends of their ranges."""
+
+import math
+
+import numpy as np
+import pytest
+
+from CalibUncertaintyLib.uncertainty.measures import (
+    CHUNK_VOXELS,
+    MEASURES,
+    MemberStatistics,
+    binary_entropy,
+    confidence_complement,
+    entropy,
+    expected_entropy,
+    margin,
+    mutual_information,
+)
+
+
+def random_probabilities(*shape: int, seed: int = 0, sharpness: float = 3.0) -> np.ndarray:
+    """Dirichlet-like probabilities over the class axis (the last but the voxels): some flat, many nearly one-hot."""
+    weights = np.random.default_rng(seed).gamma(1.0, size=shape) ** sharpness
+    return (weights / weights.sum(axis=-4 if len(shape) > 3 else 0, keepdims=True)).astype(np.float32)
+
+
+def plain_entropy(p: np.ndarray) -> float:
+    return -sum(float(value) * math.log(float(value)) for value in p if value > 0)
+
+
+@pytest.fixture
+def p():
+    return random_probabilities(6, 3, 4, 5)
+
+
+@pytest.fixture
+def members_p():
+    return random_probabilities(4, 6, 3, 4, 5, seed=1)
+
+
+def voxel_by_voxel(formula, p: np.ndarray) -> np.ndarray:
+    return np.apply_along_axis(formula, 0, p.astype(np.float64))
+
+
+def test_confidence_complement_is_one_less_the_highest_probability(p):
+    assert confidence_complement(p) == pytest.approx(1 - p.max(axis=0), abs=1e-7)
+
+
+def test_margin_is_one_less_the_gap_between_the_two_highest(p):
+    expected = voxel_by_voxel(lambda column: 1 - (sorted(column)[-1] - sorted(column)[-2]), p)
+    assert margin(p) == pytest.approx(expected, abs=1e-6)
+
+
+def test_entropy_is_shannons(p):
+    assert entropy(p) == pytest.approx(voxel_by_voxel(plain_entropy, p), abs=1e-6)
+
+
+def test_expected_entropy_is_the_mean_of_the_members_entropies(members_p):
+    expected = np.mean([voxel_by_voxel(plain_entropy, member) for member in members_p], axis=0)
+    assert expected_entropy(members_p) == pytest.approx(expected, abs=1e-6)
+
+
+def test_mutual_information_is_the_mean_divergence_of_members_from_their_mean(members_p):
+    # The same quantity by another formula: mean over members of KL(p_m || mean).
+    members = members_p.astype(np.float64)
+    divergence = members * (np.log(np.maximum(members, 1e-300)) - np.log(members.mean(axis=0)))
+    assert mutual_information(members_p) == pytest.approx(divergence.sum(axis=1).mean(axis=0), abs=2e-6)
+
+
+def test_binary_entropy_is_that_of_one_class_against_the_rest(p):
+    expected = voxel_by_voxel(plain_entropy, np.stack([p[2].astype(np.float64), 1 - p[2].astype(np.float64)]))
+    assert binary_entropy(p[2]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("probability", [1e-30, 1e-12, 1e-7, 1e-3])
+def test_binary_entropy_is_right_for_tiny_probabilities(probability):
+    expected = -probability * math.log(probability) - (1 - probability) * math.log1p(-probability)
+    assert float(binary_entropy(np.float32([probability]))[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_certainty_is_exactly_zero_in_every_measure():
+    sure = np.eye(5, dtype=np.float32)[:, :, np.newaxis]
+    for values in (confidence_complement(sure), margin(sure), entropy(sure), binary_entropy(sure[2]),
+                   expected_entropy(np.stack([sure, sure])), mutual_information(np.stack([sure, sure]))):
+        assert np.array_equal(values, np.zeros_like(values))
+
+
+@pytest.mark.parametrize("classes", [2, 6, 25])
+def test_a_flat_probability_reaches_the_upper_end_of_every_measure(classes):
+    flat = np.full((classes, 2), 1 / classes, dtype=np.float32)
+    found = {"conf": confidence_complement(flat), "margin": margin(flat), "entropy": entropy(flat),
+             "exp_entropy": expected_entropy(np.stack([flat, flat])), "entropy_k": binary_entropy(np.float32([0.5]))}
+    for name, values in found.items():
+        assert values == pytest.approx(MEASURES[name].upper(classes, 2), abs=1e-6)
+
+
+@pytest.mark.parametrize(("classes", "members"), [(2, 2), (6, 3), (3, 5)])
+def test_members_that_contradict_each_other_with_certainty_reach_the_upper_end(classes, members):
+    used = min(classes, members)
+    sure = np.eye(classes, dtype=np.float32)[np.arange(used)][:, :, np.newaxis]
+    assert mutual_information(sure) == pytest.approx(MEASURES["mi"].upper(classes, used), abs=1e-6)
+    assert MEASURES["mi"].upper(classes, members) == pytest.approx(math.log(used))
+
+
+def test_members_that_agree_have_no_mutual_information(p):
+    assert mutual_information(np.stack([p, p, p])) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_no_value_leaves_its_range(members_p):
+    mean = members_p.mean(axis=0)
+    found = {"conf": confidence_complement(mean), "margin": margin(mean), "entropy": entropy(mean),
+             "exp_entropy": expected_entropy(members_p), "mi": mutual_information(members_p),
+             "entropy_k": binary_entropy(mean[1])}
+    assert set(found) == set(MEASURES)
+    for name, values in found.items():
+        assert values.dtype == np.float32
+        assert values.shape == (3, 4, 5)
+        assert values.min() >= 0
+        assert values.max() <= np.float32(MEASURES[name].upper(6, 4))
+
+
+def test_a_single_member_has_no_mutual_information_and_says_so(p):
+    statistics = MemberStatistics()
+    statistics.add(p)
+    assert statistics.status == "single_member"
+    assert not statistics.mutual_information.any()
+    assert statistics.expected_entropy == pytest.approx(entropy(p))
+    assert MEASURES["mi"].status(1) == "single_member"
+    assert MEASURES["exp_entropy"].status(1) == "ok"
+
+
+def test_members_seen_one_at_a_time_give_the_same_as_all_at_once(members_p):
+    statistics = MemberStatistics()
+    for member in members_p:
+        statistics.add(member)
+    assert statistics.count == 4
+    assert statistics.status == "ok"
+    assert statistics.mean == pytest.approx(members_p.mean(axis=0), abs=1e-6)
+    assert np.array_equal(statistics.mutual_information, mutual_information(members_p))
+    assert np.array_equal(statistics.expected_entropy, expected_entropy(members_p))
+
+
+def test_the_array_of_a_member_is_not_kept_or_changed(p):
+    original = p.copy()
+    statistics = MemberStatistics()
+    statistics.add(p)
+    statistics.add(p)
+    assert np.array_equal(p, original)
+
+
+def test_members_of_another_shape_are_refused(p):
+    statistics = MemberStatistics()
+    statistics.add(p)
+    with pytest.raises(ValueError, match="shape"):
+        statistics.add(p[:, :2])
+
+
+def test_statistics_without_a_member_are_refused():
+    with pytest.raises(ValueError, match="no member"):
+        _ = MemberStatistics().mean
+
+
+def test_chunks_leave_no_seam():
+    p = random_probabilities(3, CHUNK_VOXELS * 2 + 17, seed=2)
+    for measure in (confidence_complement, margin, entropy):
+        ends = np.concatenate([measure(p[:, : CHUNK_VOXELS + 5]), measure(p[:, CHUNK_VOXELS + 5 :])])
+        assert np.array_equal(measure(p), ends)
+    members = np.stack([p, p[::-1]])
+    ends = [mutual_information(members[..., :99]), mutual_information(members[..., 99:])]
+    assert np.array_equal(mutual_information(members), np.concatenate(ends))
+
+
+def test_slabs_and_other_dtypes_give_the_same(p):
+    slab = p[:, 1:, :, ::2]
+    assert np.array_equal(entropy(slab), entropy(np.ascontiguousarray(slab)))
+    assert entropy(p.astype(np.float64)) == pytest.approx(entropy(p), abs=1e-6)
+    assert margin(p.astype(np.float16)) == pytest.approx(margin(p), abs=2e-3)
+
+
+def test_the_margin_of_one_class_is_refused():
+    with pytest.raises(ValueError, match="two classes"):
+        margin(np.ones((1, 4), dtype=np.float32))
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES.keys())
+def test_every_measure_tells_a_person_what_it_means(measure):
+    assert MEASURES[measure.id] is measure
+    assert measure.unit in ("nats", "probability")
+    assert measure.sentence.startswith("Bright: ")
+    assert measure.sentence.count(".") == 1
+    for classes in (2, 6, 25):
+        assert 0 < measure.default_threshold(classes) < measure.upper(classes, 5)
