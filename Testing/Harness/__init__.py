@@ -1,0 +1,15 @@
+"""A stand-in for the Slicer application, for tests without Slicer. README.md says what is real and what is imitated."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+
+
+def start():
+    """Install qt, ctk and the missing parts of slicer, once per process; returns the ``Application``."""
+    from . import application
+
+    return application.start()

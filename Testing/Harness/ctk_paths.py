@@ -1,0 +1,93 @@
+"""Imitations of the ctk widgets that hold a file or a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Property, Signal
+from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QToolButton, QWidget
+
+from .pythonqt import emulatedCppClass
+
+
+@emulatedCppClass
+class ctkPathLineEdit(QWidget):
+    """A line edit with a browse button. ``browse()`` here takes the next answer instead of opening a dialog."""
+
+    currentPathChanged = Signal(str)
+    validInputChanged = Signal(bool)
+
+    # ctkPathLineEdit::Filter
+    Dirs, Files, Drives, NoDotAndDotDot = 0x001, 0x002, 0x004, 0x6000
+    Readable, Writable, Executable, Hidden = 0x010, 0x020, 0x040, 0x100
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._edit = QComboBox(self)
+        self._edit.setEditable(True)
+        self._edit.setInsertPolicy(QComboBox.NoInsert)
+        self._button = QToolButton(self)
+        self._button.setText("…")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._edit, 1)
+        layout.addWidget(self._button)
+        self._filters, self._nameFilters, self._settingKey, self._label = 0x6007, (), "", ""
+        self._edit.editTextChanged.connect(lambda text: self.currentPathChanged.emit(text))
+        self._button.clicked.connect(lambda *_: self.browse())
+
+    def browse(self):
+        if self._filters & self.Files:
+            chosen = QFileDialog.getOpenFileName(self, self._label, self._edit.currentText)
+        else:
+            chosen = QFileDialog.getExistingDirectory(self, self._label, self._edit.currentText)
+        if chosen:
+            self._setCurrentPath(chosen)
+
+    def _setCurrentPath(self, path):
+        if not isinstance(path, str):
+            raise TypeError(f"currentPath: a str is wanted, not {type(path).__name__}")
+        self._edit.setEditText(path)
+
+    def addCurrentPathToHistory(self):
+        if self._edit.currentText and self._edit.findText(self._edit.currentText) < 0:
+            self._edit.addItem(self._edit.currentText)
+
+    def _setNameFilters(self, value):
+        self._nameFilters = tuple(value)
+
+    def _hold(name):  # noqa: N805 - makes a getter and a setter while the class body runs
+        return (lambda self: getattr(self, name)), (lambda self, value: setattr(self, name, value))
+
+    currentPath = Property(str, lambda self: self._edit.currentText, _setCurrentPath)
+    filters = Property(int, _hold("_filters")[0], lambda self, value: setattr(self, "_filters", int(value)))
+    nameFilters = Property("QStringList", lambda self: self._nameFilters, _setNameFilters)
+    settingKey = Property(str, *_hold("_settingKey"))
+    label = Property(str, *_hold("_label"))
+    showBrowseButton = Property(
+        bool, lambda self: not self._button.isHidden(), lambda self, value: self._button.setVisible(value)
+    )
+    showHistoryButton = Property(bool, lambda self: True, lambda self, value: None)
+    isValid = Property(bool, lambda self: Path(self._edit.currentText).exists())
+    setCurrentPath = _setCurrentPath
+
+    def comboBox(self):
+        return self._edit
+
+
+@emulatedCppClass
+class ctkDirectoryButton(QPushButton):
+    directoryChanged = Signal(str)
+    directorySelected = Signal(str)
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._directory = ""
+
+    def _setDirectory(self, directory):
+        if directory != self._directory:
+            self._directory = directory
+            self.setText(directory)
+            self.directoryChanged.emit(directory)
+
+    directory = Property(str, lambda self: self._directory, _setDirectory)
