@@ -1,0 +1,116 @@
+"""The CT: whether it can be segmented, how it is handed to the computation, and which one a Result belongs to."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import slicer
+import vtk
+
+from .mrmlTools import arrayFromMatrix, matrixFromArray, nodesOfClass
+
+SHEAR_TOLERANCE = 1e-3  # cosine between two axes; a gantry tilt is a hundred times more
+POSITION_TOLERANCE_MM = 0.05
+
+
+def ctProblem(volumeNode):
+    """Say why a volume cannot be segmented.
+
+    :param volumeNode: a volume node, or None when nothing is chosen.
+    :return: one sentence for the user, or an empty string when the volume is fine.
+    """
+    if volumeNode is None:
+        return "Choose a CT volume (load one with Add Data or Add DICOM Data)."
+    name = volumeNode.GetName()
+    if volumeNode.IsA("vtkMRMLLabelMapVolumeNode") or not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
+        return f"{name} is not a CT: it is a {volumeNode.GetNodeTagName()}. Choose a scalar volume."
+    image = volumeNode.GetImageData()
+    if image is None or image.GetPointData().GetScalars() is None:
+        return f"{name} has no voxels. Load the CT again."
+    if image.GetNumberOfScalarComponents() != 1:
+        return f"{name} has {image.GetNumberOfScalarComponents()} values in each voxel. Choose a single-channel CT."
+    if min(image.GetDimensions()) < 2:
+        return f"{name} is a single slice. Choose a volume with several slices."
+    transformNode = volumeNode.GetParentTransformNode()
+    if transformNode is not None and not transformNode.IsTransformToWorldLinear():
+        return f"{name} is under a non-linear transform. Harden the transform (Transforms module), then run again."
+    if _isSheared(worldIjkToRas(volumeNode)):
+        return f"{name} has axes that are not at right angles (gantry tilt or a shearing transform). Resample it first."
+    return ""
+
+
+def worldIjkToRas(volumeNode):
+    """Geometry of a volume as it lies in the world, its parent transform included.
+
+    :return: 4x4 array from (i, j, k, 1) to RAS mm.
+    :raises ValueError: if the parent transform is not linear.
+    """
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    transformNode = volumeNode.GetParentTransformNode()
+    if transformNode is not None:
+        toWorld = vtk.vtkMatrix4x4()
+        if not transformNode.GetMatrixTransformToWorld(toWorld):
+            raise ValueError(f"{volumeNode.GetName()} is under a non-linear transform")
+        vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
+    return arrayFromMatrix(matrix)
+
+
+def writeCt(volumeNode, path):
+    """Write the CT as it lies in the world to an .nrrd file; neither the scene nor the volume is touched.
+
+    :param volumeNode: a volume that `ctProblem` has nothing against.
+    :param path: file to write; uncompressed, because it is read once, at once.
+    :raises OSError: if it cannot be written.
+    """
+    copy = slicer.vtkMRMLScalarVolumeNode()
+    copy.SetName(volumeNode.GetName())
+    copy.SetAndObserveImageData(volumeNode.GetImageData())
+    copy.SetIJKToRASMatrix(matrixFromArray(worldIjkToRas(volumeNode)))
+    storage = slicer.vtkMRMLNRRDStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetUseCompression(0)
+    expected = volumeNode.GetImageData().GetPointData().GetScalars().GetDataSize()
+    expected *= volumeNode.GetImageData().GetScalarSize()
+    if not storage.WriteData(copy) or not Path(path).is_file() or Path(path).stat().st_size < expected:
+        raise OSError(f"The CT could not be written to {path}. Check the free space of that disk.")
+
+
+def belongsTogether(volumeNode, result):
+    """Whether a volume of the scene has the voxel grid of the CT that a Result was made from.
+
+    :param volumeNode: scalar volume node.
+    :param result: a `Result`.
+    """
+    if volumeNode is None or volumeNode.GetImageData() is None:
+        return False
+    segmentation = result.segmentation
+    if tuple(volumeNode.GetImageData().GetDimensions()) != segmentation.array.shape[::-1]:
+        return False
+    try:
+        here = worldIjkToRas(volumeNode)
+    except ValueError as error:
+        logging.info("CalibUncertainty: %s; it is not taken as the CT of the result", error)
+        return False
+    corners = np.array([[i, j, k, 1.0] for i in (0, 1) for j in (0, 1) for k in (0, 1)])
+    corners[:, :3] *= np.array(segmentation.array.shape[::-1]) - 1
+    return np.abs(corners @ here.T - corners @ segmentation.ijk_to_ras.T).max() < POSITION_TOLERANCE_MM
+
+
+def findCt(scene, result, preferred=None):
+    """The volume of the scene that a Result was made from: the preferred one if it fits, else the first that does.
+
+    :return: scalar volume node or None.
+    """
+    if belongsTogether(preferred, result):
+        return preferred
+    for node in nodesOfClass(scene, "vtkMRMLScalarVolumeNode"):
+        isOurs = node.GetAttribute("CalibUncertainty.ResultFolder")
+        if not isOurs and not node.IsA("vtkMRMLLabelMapVolumeNode") and belongsTogether(node, result):
+            return node
+    return None
+
+
+def _isSheared(ijkToRas):
+    axes = ijkToRas[:3, :3] / np.linalg.norm(ijkToRas[:3, :3], axis=0)
+    return np.abs(axes.T @ axes - np.eye(3)).max() > SHEAR_TOLERANCE

@@ -1,0 +1,278 @@
+"""The nodes that show one Result in a scene. Takes the scene as an argument; knows neither Qt nor `slicer.app`.
+
+Two scalar volumes lie over the CT, cropped to the box that the Result holds: the calibrated probability of one structure
+and one measure of uncertainty. Choosing another structure or measure swaps the voxels of these nodes. The threshold is the
+display node's: moving it recomputes nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import slicer
+
+from . import overlayNodes
+from .mrmlTools import matrixFromArray
+
+PREFIX = "CalibUncertainty."
+CACHED_MAPS = 6  # a map of the box is 4 bytes a voxel
+SMALLEST_SHOWN = 1e-6  # a voxel of exactly 0 is one with nothing to show: outside the ROI, or without any uncertainty
+PER_STRUCTURE = "entropy_k"
+DEFAULT_PROBABILITY_FLOOR = 0.05
+
+
+@dataclass(frozen=True)
+class MeasureInfo:
+    """One measure of a Result, as `result.json` describes it. `threshold` is the one stored for the model, or the default."""
+
+    id: str
+    title: str
+    unit: str
+    upper: float
+    sentence: str
+    threshold: float
+    thresholdSource: str
+    available: bool
+
+
+class Overlays:
+    """The layers of one Result in one scene.
+
+    Make them with `create`, or with `restore` from the nodes of a saved scene. Without a Result (its folder is gone) the
+    nodes still show what was saved, but other measures, structures and ROI distances cannot be chosen: `result` is None.
+    """
+
+    def __init__(self, scene, probabilityNode, uncertaintyNode, segmentationNode, result=None):
+        self.scene = scene
+        self.probabilityNode = probabilityNode
+        self.uncertaintyNode = uncertaintyNode
+        self.segmentationNode = segmentationNode
+        self.result = result
+        self._maps = {}
+        self._roiDistanceMm = None
+        self._scaleObservation = overlayNodes.legendFollowsWindow(uncertaintyNode)
+
+    @classmethod
+    def create(cls, scene, result, ctNode=None, structure=None, measure="entropy"):
+        """Add the nodes of a Result to the scene, in a subject-hierarchy folder of their own.
+
+        :param result: `CalibUncertaintyLib` Result.
+        :param ctNode: the CT it was made from, for the names and the segmentation's geometry; may be None.
+        :param structure: name of the structure to begin with; the first one otherwise.
+        :param measure: identifier of the measure to begin with; the first one there is, if this one is not.
+        """
+        probabilityNode = overlayNodes.addVolume(scene, "Probability", overlayNodes.PROBABILITY_SCALE)
+        uncertaintyNode = overlayNodes.addVolume(scene, "Uncertainty", overlayNodes.UNCERTAINTY_SCALE)
+        segmentationNode = overlayNodes.addSegmentation(scene, result, ctNode)
+        overlays = cls(scene, probabilityNode, uncertaintyNode, segmentationNode, result)
+        for node in overlays.nodes:
+            overlays._describe(node)
+        overlays._roiDistanceMm = overlays.roiLimitMm
+        overlays.showProbability(structure or overlays.structures[0])
+        overlays.showUncertainty(measure, structure or overlays.structures[0])
+        overlays.setProbabilityFloor(DEFAULT_PROBABILITY_FLOOR)
+        overlays.setThreshold(overlays.measure(overlays.shownMeasure).threshold)
+        overlayNodes.groupInFolder(scene, overlays.nodes, overlays._folderName(ctNode))
+        return overlays
+
+    @classmethod
+    def restore(cls, scene, probabilityNode, uncertaintyNode, segmentationNode, result=None):
+        """Take up the nodes of a saved scene again; colour scales that were not saved are made anew."""
+        overlayNodes.restoreColorScale(scene, probabilityNode, overlayNodes.PROBABILITY_SCALE)
+        overlayNodes.restoreColorScale(scene, uncertaintyNode, overlayNodes.UNCERTAINTY_SCALE)
+        return cls(scene, probabilityNode, uncertaintyNode, segmentationNode, result)
+
+    def release(self):
+        """Forget the cached maps and stop observing; the nodes stay in the scene."""
+        overlayNodes.stopObserving(self._scaleObservation)
+        self._scaleObservation = None
+        self._maps.clear()
+        self.result = None
+
+    @property
+    def nodes(self):
+        """Probability, uncertainty and segmentation node."""
+        return [self.probabilityNode, self.uncertaintyNode, self.segmentationNode]
+
+    @property
+    def calibrated(self):
+        """Whether the shown probabilities are calibrated; read from the node, so that it is true of saved scenes too."""
+        return self.probabilityNode.GetAttribute(PREFIX + "Calibrated") == "true"
+
+    @property
+    def shownMeasure(self):
+        """Identifier of the measure that is shown."""
+        return self.uncertaintyNode.GetAttribute(PREFIX + "Measure") or ""
+
+    @property
+    def shownStructure(self):
+        """Name of the structure whose probability is shown."""
+        return self.probabilityNode.GetAttribute(PREFIX + "Structure") or ""
+
+    @property
+    def structures(self):
+        """Names of the structures whose probability the Result holds, in the model's order."""
+        if self.result is None:
+            return [self.shownStructure]
+        return [entry["name"] for entry in self.result.provenance["maps"]["probability"]]
+
+    @property
+    def measures(self):
+        """Every `MeasureInfo` of the Result, those that cannot be shown included."""
+        if self.result is None:
+            return [overlayNodes.savedMeasure(self.uncertaintyNode, MeasureInfo)]
+        entries = list(self.result.provenance["maps"]["uncertainty"])
+        if PER_STRUCTURE not in [entry["measure"] for entry in entries]:
+            entries.append(_entropyOfOneStructure())
+        return [
+            MeasureInfo(
+                id=entry["measure"],
+                title=entry["title"],
+                unit=entry["unit"],
+                upper=float(entry["range"][1]),
+                sentence=entry["sentence"],
+                threshold=float(entry["threshold"]),
+                thresholdSource=entry["threshold_source"],
+                available=entry["file"] is not None or entry["measure"] == PER_STRUCTURE,
+            )
+            for entry in entries
+        ]
+
+    def measure(self, identifier):
+        """The `MeasureInfo` with this identifier.
+
+        :raises KeyError: if the Result has none.
+        """
+        for info in self.measures:
+            if info.id == identifier:
+                return info
+        raise KeyError(f"the result has no measure {identifier}")
+
+    @property
+    def roiLimitMm(self):
+        """Largest distance from the structures, in mm, that the Result holds maps for."""
+        return float(self.result.provenance["roi"]["distance_mm"]) if self.result is not None else 0.0
+
+    def showProbability(self, structure):
+        """Show the probability of a structure, by name."""
+        volume = self._probability(structure)
+        self._fill(self.probabilityNode, volume, volume.array)
+        self.probabilityNode.SetAttribute(PREFIX + "Structure", structure)
+        self.probabilityNode.SetName(f"Probability of {structure}{self._suffix}")
+        overlayNodes.setScale(self.probabilityNode, 1.0)
+        overlayNodes.setLegend(self.probabilityNode, f"P({structure})\n{self._state}")
+
+    def showUncertainty(self, measure, structure):
+        """Show a measure; `entropy_k` is that of the named structure. Falls back to the first measure there is."""
+        known = {info.id: info for info in self.measures if info.available}
+        info = known.get(measure) or next(iter(known.values()))
+        ofStructure = f" of {structure}" if info.id == PER_STRUCTURE else ""
+        self.uncertaintyNode.SetAttribute(PREFIX + "Measure", info.id)
+        self.uncertaintyNode.SetAttribute(PREFIX + "Structure", structure if ofStructure else "")
+        overlayNodes.saveMeasure(self.uncertaintyNode, info)
+        self._fillUncertainty()
+        title = "Entropy" if ofStructure else info.title
+        self.uncertaintyNode.SetName(f"{title}{ofStructure}{self._suffix}")
+        overlayNodes.setScale(self.uncertaintyNode, info.upper)
+        overlayNodes.setLegend(self.uncertaintyNode, f"{title}{ofStructure}\n({info.unit})\n{self._state}")
+
+    def setRoiDistance(self, distanceMm):
+        """Show uncertainty only up to this distance (mm) from the predicted structures; outside it the map becomes 0."""
+        if self.result is None or distanceMm == self._roiDistanceMm:
+            return
+        self._roiDistanceMm = distanceMm
+        self._fillUncertainty()
+
+    def setThreshold(self, value):
+        """Hide uncertainty below this value, in the measure's unit. Only the display changes."""
+        overlayNodes.setLowerThreshold(self.uncertaintyNode, max(value, SMALLEST_SHOWN))
+
+    def setProbabilityFloor(self, value):
+        """Hide probability below this value (0..1), so that the CT stays visible. Only the display changes."""
+        overlayNodes.setLowerThreshold(self.probabilityNode, max(value, SMALLEST_SHOWN))
+
+    def setLegendsVisible(self, probability, uncertainty):
+        """Show or hide the two colour legends."""
+        overlayNodes.setLegendVisible(self.probabilityNode, probability)
+        overlayNodes.setLegendVisible(self.uncertaintyNode, uncertainty)
+
+    def setLabelsView(self, visible, opacity):
+        """Show or hide the outlines of the labels; opacity in 0..1."""
+        displayNode = self.segmentationNode.GetDisplayNode()
+        displayNode.SetVisibility(visible)
+        displayNode.SetOpacity(opacity)
+
+    def _probability(self, structure):
+        return self._cached(("probability", structure), lambda: self.result.probability(structure))
+
+    def _uncertainty(self, measure, structure):
+        label = structure if measure == PER_STRUCTURE else None
+        return self._cached((measure, label), lambda: self.result.uncertainty(measure, label))
+
+    def _cached(self, key, read):
+        if self.result is None:
+            raise RuntimeError("The Result folder of these layers is not there any more; open it again.")
+        if key not in self._maps:
+            while len(self._maps) >= CACHED_MAPS:
+                self._maps.pop(next(iter(self._maps)))
+            self._maps[key] = read()
+        self._maps[key] = self._maps.pop(key)  # the newest comes last, the oldest is dropped first
+        return self._maps[key]
+
+    def _fillUncertainty(self):
+        structure = self.uncertaintyNode.GetAttribute(PREFIX + "Structure")
+        volume = self._uncertainty(self.shownMeasure, structure)
+        array = volume.array
+        # Without any predicted structure there is no distance and no ROI: the whole box is shown.
+        if self._roiDistanceMm is not None and self.result.provenance["maps"]["distance"]["file"] is not None:
+            array = np.where(self.result.distance.array <= self._roiDistanceMm, array, np.float32(0))
+        self._fill(self.uncertaintyNode, volume, array)
+
+    def _fill(self, node, volume, array):
+        wasModifying = node.StartModify()
+        try:
+            image = node.GetImageData()
+            if image is not None and tuple(image.GetDimensions()) == array.shape[::-1]:
+                slicer.util.arrayFromVolume(node)[:] = array
+                slicer.util.arrayFromVolumeModified(node)
+            else:
+                slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(array, dtype=np.float32))
+            node.SetIJKToRASMatrix(matrixFromArray(volume.ijk_to_ras))
+        finally:
+            node.EndModify(wasModifying)
+
+    @property
+    def _state(self):
+        return "calibrated" if self.calibrated else "NOT CALIBRATED"
+
+    @property
+    def _suffix(self):
+        return " (calibrated)" if self.calibrated else " (NOT CALIBRATED)"
+
+    def _folderName(self, ctNode):
+        provenance = self.result.provenance
+        name = ctNode.GetName() if ctNode is not None else str(provenance["ct"].get("description") or "CT")
+        return f"{name}, {provenance['model']['name']}" + ("" if self.calibrated else " (NOT CALIBRATED)")
+
+    def _describe(self, node):
+        provenance = self.result.provenance
+        node.SetAttribute(PREFIX + "Model", provenance["model"]["name"])
+        node.SetAttribute(PREFIX + "Calibration", provenance["calibration"]["summary"])
+        node.SetAttribute(PREFIX + "Calibrated", "true" if provenance["calibration"]["calibrated"] else "false")
+        node.SetAttribute(PREFIX + "ResultFolder", str(self.result.folder))
+
+
+def _entropyOfOneStructure():
+    # It is computed from the probability when it is asked for, so a Result need not list it among its maps.
+    from CalibUncertaintyLib.uncertainty.measures import MEASURES
+
+    measure = MEASURES[PER_STRUCTURE]
+    return {
+        "measure": measure.id,
+        "title": measure.title,
+        "unit": measure.unit,
+        "range": [0.0, measure.upper(2, 1)],
+        "sentence": measure.sentence,
+        "threshold": measure.default_threshold(2),
+        "threshold_source": "default",
+        "file": None,
+    }

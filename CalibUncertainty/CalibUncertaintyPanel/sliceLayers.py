@@ -1,0 +1,84 @@
+"""What each slice view shows, from bottom to top: CT, calibrated probability, uncertainty; labels are drawn as outlines.
+
+Slicer saves the opacity of the classic layers only and has no widget for the one on top. The parameter node keeps both
+and this module puts them back.
+"""
+
+from dataclasses import dataclass
+
+from . import slicerCompat
+from .mrmlTools import nodesOfClass
+
+
+@dataclass
+class LayerView:
+    """Whether and how strongly each layer is drawn; opacities in 0..1."""
+
+    ctVisible: bool = True
+    probabilityVisible: bool = True
+    probabilityOpacity: float = 0.5
+    uncertaintyVisible: bool = True
+    uncertaintyOpacity: float = 0.7
+
+
+def compositeNodes(scene):
+    """The nodes that say which volumes a slice view shows, one a view."""
+    return nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
+
+
+def showLayers(scene, view, ctNode, probabilityNode, uncertaintyNode):
+    """Put the volumes into every slice view. A hidden layer is taken out of the view, so that its legend goes as well.
+
+    :param view: a `LayerView`.
+    :param ctNode: CT, or None to leave the background as it is.
+    :param probabilityNode: volume node or None.
+    :param uncertaintyNode: volume node or None.
+    """
+    for node in compositeNodes(scene):
+        wasModifying = node.StartModify()
+        try:
+            if ctNode is not None:
+                node.SetBackgroundVolumeID(ctNode.GetID() if view.ctVisible else None)
+            node.SetForegroundVolumeID(_shownId(probabilityNode, view.probabilityVisible))
+            node.SetForegroundOpacity(view.probabilityOpacity)
+            slicerCompat.setTopLayer(node, _shownId(uncertaintyNode, view.uncertaintyVisible), view.uncertaintyOpacity)
+        finally:
+            node.EndModify(wasModifying)
+
+
+def jumpTo(scene, positionRas):
+    """Move every slice view through a point, without changing its zoom.
+
+    :param positionRas: (R, A, S) in mm.
+    """
+    r, a, s = (float(value) for value in positionRas)
+    for node in nodesOfClass(scene, "vtkMRMLSliceNode"):
+        # By offsetting alone the point may lie outside a zoomed-in view, so that one is centred.
+        node.JumpSliceByOffsetting(r, a, s)
+        if not _isInView(node, (r, a, s)):
+            node.JumpSliceByCentering(r, a, s)
+
+
+def _isInView(sliceNode, positionRas):
+    xyToRas = sliceNode.GetXYToRAS()
+    inverse = type(xyToRas)()
+    inverse.DeepCopy(xyToRas)
+    inverse.Invert()
+    x, y = inverse.MultiplyPoint((*positionRas, 1.0))[:2]
+    width, height = sliceNode.GetDimensions()[:2]
+    return 0 <= x < width and 0 <= y < height
+
+
+def fitSlices(scene, ctNode, applicationLogic):
+    """Turn the slice views to the axes of the CT and fit it into them, as Slicer does with a volume it has loaded.
+
+    :param applicationLogic: `slicer.app.applicationLogic()`, or None to leave the field of view alone.
+    """
+    for node in nodesOfClass(scene, "vtkMRMLSliceNode"):
+        node.RotateToVolumePlane(ctNode)
+    if applicationLogic is not None:
+        applicationLogic.FitSliceToAll()
+
+
+def _shownId(volumeNode, visible):
+    return volumeNode.GetID() if volumeNode is not None and visible else None

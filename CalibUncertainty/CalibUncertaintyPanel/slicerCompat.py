@@ -1,0 +1,74 @@
+"""The one place that knows what this Slicer can do. It asks for features, never for version numbers."""
+
+import shutil
+import sys
+
+import slicer
+
+UNCERTAINTY_LAYER = 3  # the first layer above background (0), foreground (1) and label (2)
+
+
+def hasAdditionalLayers(compositeNode):
+    """Whether a slice view can show more than background, foreground and label (Slicer 5.10 and later)."""
+    return hasattr(compositeNode, "SetNthLayerVolumeID")
+
+
+def setTopLayer(compositeNode, volumeId, opacity):
+    """Show a volume above all others of a slice view; None takes it away.
+
+    Without additional layers the label layer has to serve.
+    """
+    if not hasAdditionalLayers(compositeNode):
+        compositeNode.SetLabelVolumeID(volumeId)
+        compositeNode.SetLabelOpacity(opacity)
+        return
+    compositeNode.SetNthLayerVolumeID(UNCERTAINTY_LAYER, volumeId)
+    compositeNode.SetNthLayerOpacity(UNCERTAINTY_LAYER, opacity)
+
+
+def topLayerVolumeId(compositeNode):
+    """Identifier of the volume on top of a slice view, or None."""
+    if not hasAdditionalLayers(compositeNode):
+        return compositeNode.GetLabelVolumeID()
+    return compositeNode.GetNthLayerVolumeID(UNCERTAINTY_LAYER)
+
+
+def legendFollowsTopLayer(compositeNode):
+    """Whether Slicer draws the colour legend of the volume on top; it does so for the three classic layers only."""
+    return not hasAdditionalLayers(compositeNode)
+
+
+def pythonExecutable():
+    """The Python that starts the computation: Slicer's launcher of it, or this one outside Slicer."""
+    return shutil.which("PythonSlicer") or sys.executable
+
+
+def runFolder():
+    """A new, empty folder for one run, in Slicer's temporary folder."""
+    return slicer.util.tempDirectory(key="CalibUncertainty")
+
+
+def loadVolume(path):
+    """Load an image file into the scene.
+
+    :raises RuntimeError: if Slicer cannot read it.
+    """
+    return slicer.util.loadVolume(str(path))
+
+
+def packaging():
+    """The `slicer.packaging` module (Slicer 5.12 and later) or None."""
+    try:
+        import slicer.packaging as module
+    except ImportError:
+        return None
+    return module
+
+
+def pytorchLogic():
+    """The logic of the PyTorch extension, or None where it is not installed."""
+    try:
+        import PyTorchUtils
+    except ImportError:
+        return None
+    return PyTorchUtils.PyTorchUtilsLogic()

@@ -1,0 +1,45 @@
+"""The panel's layer: real Qt under the stand-in for the Slicer application, real processes."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@pytest.fixture
+def run_job(tmp_path):
+    """Function that starts the fake computation and polls it to its end; returns the job and its events."""
+    import time
+
+    from CalibUncertaintyPanel import fakeProcess
+    from CalibUncertaintyPanel.job import Job
+
+    jobs = []
+
+    def start(behaviour="ok", ct="none.nrrd", **options):
+        folder = tmp_path / f"run{len(jobs)}"
+        folder.mkdir()
+        command = [sys.executable, fakeProcess.__file__, "--behaviour", behaviour]
+        arguments = {"ct": str(ct), "model": "fake", "out": str(folder / "result"), "roi_mm": 15.0}
+        job = Job(command, {"verb": "segment", "arguments": arguments}, folder, REPOSITORY, **options)
+        jobs.append(job)
+        job.start()
+        return job
+
+    def finish(job, seconds=20.0):
+        events, deadline = [], time.monotonic() + seconds
+        while not job.finished:
+            assert time.monotonic() < deadline, f"still running after {seconds} s:\n{job.details()}"
+            events += job.poll()
+            time.sleep(0.02)
+        return events
+
+    start.finish = finish
+    yield start
+    for job in jobs:
+        job.cancel()
