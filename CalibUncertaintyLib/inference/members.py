@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -78,7 +80,8 @@ class MemberPredictor:
         network = self._build_network()
         for checkpoint in checkpoints:  # all of them now: a wrong one must not show after an hour of computing
             self._load(network, checkpoint)
-        self._predictor = nnUNetPredictor(
+        with contextlib.redirect_stdout(io.StringIO()):  # it remarks on every device that is not CUDA
+            self._predictor = nnUNetPredictor(
             tile_step_size=step_size, use_gaussian=True, use_mirroring=self.mirroring, device=self.device,
             perform_everything_on_device=self.device.type == "cuda", verbose=False, allow_tqdm=False,
         )  # fmt: skip

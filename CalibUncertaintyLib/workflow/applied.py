@@ -90,7 +90,7 @@ def choose_calibration(
         entry, reason = CalibrationRecord.read(path).find(fingerprint, mode, mirroring)
         if entry is None:
             raise CalibUncertaintyError(
-                f"{path} does not fit {model.path}: {reason}; calibrate the model or use --calibration none"
+                f"{path} does not fit {model.path}: {reason}; calibrate it, or --calibration none"
             )
     if entry is None:
         return AppliedCalibration(mode, reason=reason)

@@ -1,0 +1,188 @@
+"""Writing down a finished run of `segment`: the maps and result.json."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import sys
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..result import RESULT_FILE, RESULT_SCHEMA, RESULT_SCHEMA_VERSION
+from ..uncertainty.measures import MEASURES
+from ..uncertainty.roi import distance_to_structures, roi_mask
+from ..version import __version__
+from ..volume import Volume
+from .writing import write_json
+
+if TYPE_CHECKING:
+    from .segment import _Run
+
+_PACKAGES = ("nnunetv2", "torch", "numpy", "SimpleITK", "edt", "connected-components-3d")
+
+
+def write_result(folder: Path, run: _Run, ct: str, warnings: list[str], began: float) -> None:
+    """Write maps, segmentation and result.json into a folder that is renamed into place afterwards."""
+    (folder / "maps").mkdir()
+    if "nifti" in run.options.export:
+        (folder / "nifti").mkdir()
+    writer = _MapWriter(folder, run)
+    segmentation = writer.on_ct_grid(run.label)
+    segmentation.write(folder / "segmentation.nii.gz")
+    if "nifti" in run.options.export:
+        segmentation.write(folder / "nifti" / "segmentation.nii.gz")
+    maps = {
+        "probability": [writer.probability(index, name) for index, name in run.model.labels.items()],
+        "uncertainty": [writer.measure(name) for name in MEASURES if name != "entropy_k"],
+        "distance": writer.distance(),
+    }
+    for scratch in folder.glob("*.scratch"):
+        scratch.unlink()
+    content = _document(run, ct, warnings, maps)
+    content["timings_s"] = {**run.progress.timings, "total": time.perf_counter() - began}
+    content["peak_memory_mb"] = peak_memory_mb()
+    write_json(folder / RESULT_FILE, content)
+
+
+class _MapWriter:
+    """Each map as float32 NRRD over the box, with what it is in its header; and on the CT grid where asked."""
+
+    def __init__(self, folder: Path, run: _Run) -> None:
+        self._folder, self._run = folder, run
+        self._done = 0
+        self._total = len(run.model.labels) + len(run.maps.measures) + 1
+
+    def probability(self, index: int, name: str) -> dict:
+        """Probability of one structure."""
+        array = self._run.case.frame.to_volume(self._run.maps.probability[index - 1])
+        file = f"maps/probability_{index}_{file_name(name)}.nrrd"
+        self._write(array, file, {"kind": "probability", "label": str(index), "structure": name, "unit": "probability"})
+        return {"label": index, "name": name, "file": file, "unit": "probability", "range": [0.0, 1.0]}
+
+    def measure(self, name: str) -> dict:
+        """One measure of uncertainty, or why there is none."""
+        run, measure = self._run, MEASURES[name]
+        n_members = len(run.predictor.members)
+        threshold, source = run.threshold_of(name)
+        file = None
+        if name in run.maps.measures:
+            file = f"maps/uncertainty_{name}.nrrd"
+            array = run.case.frame.to_volume(run.maps.measures[name])
+            self._write(array, file, {"kind": "uncertainty", "measure": name, "unit": measure.unit})
+        return {
+            "measure": name, "title": measure.title, "file": file, "unit": measure.unit,
+            "range": [0.0, measure.upper(run.predictor.n_classes, n_members)], "status": measure.status(n_members),
+            "sentence": measure.sentence, "threshold": threshold, "threshold_source": source,
+        }  # fmt: skip
+
+    def distance(self) -> dict:
+        """Distance to the structures in mm; no file where the model found none."""
+        file = None
+        if np.isfinite(self._run.distance.flat[0]):
+            file = "maps/distance.nrrd"
+            self._write(self._run.distance, file, {"kind": "distance", "unit": "mm"})
+        return {"file": file, "unit": "mm"}
+
+    def _write(self, array: np.ndarray, file: str, metadata: dict[str, str]) -> None:
+        run = self._run
+        common = {"calibrated": str(run.calibration.calibrated).lower(), "model": run.model.name}
+        named = {f"CalibUncertainty.{key}": value for key, value in {**metadata, **common}.items()}
+        volume = run.geometry.with_array(np.ascontiguousarray(array), named)
+        volume.write(self._folder / file)
+        if "nifti" in run.options.export:
+            whole = self.on_ct_grid(volume.array)
+            if metadata["kind"] == "distance":  # known exactly everywhere, so not padded
+                labels = self.on_ct_grid(run.label)
+                whole = labels.with_array(distance_to_structures(labels.array, labels.spacing_zyx))
+            whole.write(self._folder / "nifti" / (Path(file).stem + ".nii.gz"))
+        self._done += 1
+        run.progress.report(self._done / self._total, "writing the maps")
+
+    def on_ct_grid(self, array: np.ndarray) -> Volume:
+        """Outside the box: background, whose probability of a structure and whose uncertainty are 0."""
+        whole = np.zeros(self._run.volume.array.shape, array.dtype)
+        whole[tuple(slice(a, a + n) for a, n in zip(self._run.start, array.shape, strict=True))] = array
+        return self._run.volume.with_array(whole)
+
+
+def _document(run: _Run, ct: str, warnings: list[str], maps: dict) -> dict:
+    model, volume, options = run.model, run.volume, run.options
+    fingerprint = model.fingerprint(run.folds)
+    roi_voxels = int(np.count_nonzero(roi_mask(run.distance, options.roi_mm)))
+    return {
+        "schema": RESULT_SCHEMA,
+        "schema_version": RESULT_SCHEMA_VERSION,
+        "status": "complete",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "ct": {
+            "path": ct, "kind": "dicom" if Path(ct).is_dir() else "file",
+            "description": " x ".join(map(str, volume.array.shape[::-1])) + " voxels",
+        },
+        "geometry": {
+            "size_xyz": list(volume.array.shape[::-1]), "spacing_xyz_mm": list(volume.spacing_zyx[::-1]),
+            "origin_lps_mm": list(volume.origin_lps), "direction_lps": volume.direction_lps.ravel().tolist(),
+        },
+        "box": {"start_xyz": list(run.start[::-1]), "size_xyz": list(run.label.shape[::-1])},
+        "model": {
+            "name": model.name, "folder": str(model.path), "configuration": model.configuration, "trainer": run.predictor.trainer,
+            "labels": [{"index": index, "name": name} for index, name in model.labels.items()],
+            "plans_sha256": fingerprint["plans_sha256"], "checkpoints": fingerprint["checkpoints"],
+        },
+        "members": [member.to_json() for member in run.predictor.members],
+        "device": str(run.predictor.device),
+        "calibration": run.calibration.to_json(run.folds),
+        "segmentation": {"file": "segmentation.nii.gz", "voxels": int(np.count_nonzero(run.label)), "volumes_ml": _volumes(run)},
+        "changed_labels": {"by_pooling": run.maps.changed_by_pooling, "by_temperature": run.maps.changed_by_temperature},
+        "maps": maps,
+        "roi": {
+            "distance_mm": options.roi_mm, "reference": "predicted structures", "voxels": roi_voxels,
+            "volume_ml": roi_voxels * volume.voxel_volume_ml,
+        },
+        "threshold": {
+            "measure": options.measure, "value": run.threshold, "unit": MEASURES[options.measure].unit,
+            "source": run.threshold_source,
+        },
+        "min_region_ml": options.min_region_ml,
+        "miss_probability": options.miss_probability,
+        "regions": [region.to_json() for region in run.regions],
+        "regions_left_out_as_too_small": run.regions.dropped,
+        "left_out": {"largest_foreground_probability": run.left_out},
+        "warnings": warnings,
+        "versions": versions(),
+    }  # fmt: skip
+
+
+def _volumes(run: _Run) -> dict[str, float]:
+    counts = np.bincount(run.label.ravel(), minlength=max(run.model.labels) + 1)
+    return {name: float(counts[index] * run.volume.voxel_volume_ml) for index, name in run.model.labels.items()}
+
+
+def file_name(name: str) -> str:
+    """A label's name with what file systems object to taken out."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "structure"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    found = {"calib-uncertainty": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident memory of this process so far, MB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
