@@ -123,8 +123,9 @@ class TemperatureFit:
                 f"model's classes 0 to {members.shape[1] - 1}; give a reference with the model's own labels"
             )
         betas = np.exp(self._log_beta)
-        for start in range(0, labels.size, CHUNK_VOXELS):
-            part = slice(start, start + CHUNK_VOXELS)
+        step = max(CHUNK_VOXELS // len(members), 8192)  # the chunks of all members are held at once
+        for start in range(0, labels.size, step):
+            part = slice(start, start + step)
             chunk_labels = labels[part].astype(np.intp)
             shifted = [_relative_to_highest(member[:, part], chunk_labels, case_id) for member in members]
             table.sums += _table_of_one(*shifted[0], betas) if len(shifted) == 1 else _table_of_many(shifted, betas)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import CalibUncertaintyError
+from .measures import MEASURES
 
 BINS = 2048
 CHUNK_VOXELS = 262144
@@ -27,6 +28,12 @@ class FittedThreshold:
     error_dice: dict[str, float]
     thresholds: np.ndarray
     mean_curve: np.ndarray
+
+    def to_json(self) -> dict:
+        """{"value", "unit", "mean_error_dice"} as a calibration record stores it; null where a figure is NaN."""
+        figures = {"value": self.value, "mean_error_dice": self.mean_error_dice}
+        figures = {key: None if math.isnan(figure) else figure for key, figure in figures.items()}
+        return figures | {"unit": MEASURES[self.measure].unit}
 
 
 class ThresholdFit:

@@ -51,6 +51,25 @@ def test_values_that_lie_on_the_edges_count_as_above_them():
     assert result.mean_error_dice == 1.0
 
 
+@pytest.mark.parametrize("upper", [UPPER, 0.7, 5 / 6, 1.0, math.log(25)])
+@pytest.mark.parametrize("side", [-math.inf, 0.0, math.inf])
+def test_the_last_bit_of_a_value_decides_at_every_edge(upper, side):
+    fit = ThresholdFit("entropy", upper, bins=500)
+    u = fit.thresholds if side == 0 else np.nextafter(fit.thresholds, side)
+    error = np.arange(500) % 3 == 0
+    fit.add("case", u, error)
+    expected = [error_dice(u, error, threshold) for threshold in fit.thresholds[1:]]
+    assert fit.fit().mean_curve[1:] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_fitted_threshold_becomes_what_a_record_stores():
+    fit = ThresholdFit("mi", 1.2)
+    fit.add("case", np.array([0.1, 0.9]), np.array([False, True]))
+    found = fit.fit()
+    assert found.to_json() == {"value": found.value, "unit": "nats", "mean_error_dice": 1.0}
+    assert ThresholdFit("conf", 0.5).fit().to_json() == {"value": None, "unit": "probability", "mean_error_dice": None}
+
+
 def test_the_default_grid_loses_little_against_the_best_value_of_all():
     u, error = make_case(3)
     fit = ThresholdFit("entropy", UPPER)
