@@ -10,34 +10,31 @@ from .watch import Watch
 __all__ = ["slicerApplication", "slicerScene", "slicerWatch"]
 
 
-@pytest.fixture(scope="session")
-def _slicerProcess():
-    return start()
-
-
 @pytest.fixture
-def slicerWatch(_slicerProcess):
+def slicerWatch():
     """Fails the test on VTK errors, exceptions swallowed in slots, and error messages nobody looked at."""
+    application = start()  # once per process
     watch = Watch()
     watch.start()
     yield watch
-    _slicerProcess.processEvents()
+    application.processEvents()
     problems = watch.problems()
     watch.stop()
-    problems += [f"error message nobody took: {m.text}" for m in _slicerProcess.dialogs.takeMessages("error")]
+    problems += [f"error message nobody took: {m.text}" for m in application.dialogs.takeMessages("error")]
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 
 
 @pytest.fixture
-def slicerApplication(_slicerProcess, slicerWatch):
+def slicerApplication(slicerWatch):
     """The stand-in application with an empty scene and no messages, before and after the test."""
-    _slicerProcess.clear()
-    yield _slicerProcess
-    _slicerProcess.leaveModule()
-    leftover = _slicerProcess.dialogs.takeMessages("error")
-    _slicerProcess.clear()
-    _slicerProcess.dialogs.messages.extend(leftover)
+    application = start()
+    application.clear()
+    yield application
+    application.leaveModule()
+    leftover = application.dialogs.takeMessages("error")
+    application.clear()
+    application.dialogs.messages.extend(leftover)
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ class MrmlCore:
         for name, className in MODULE_LOGICS.items():
             if hasattr(slicer, className):
                 self._addLogic(name, getattr(slicer, className)())
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(self.scene)
         self.layoutLogic = slicer.vtkMRMLLayoutLogic()
         self.layoutLogic.SetMRMLApplicationLogic(self.applicationLogic)
         self.layoutLogic.SetMRMLScene(self.scene)
