@@ -163,6 +163,19 @@ def test_sums_over_random_regions_equal_brute_force():
         assert (region.voxels, region.peak) == (voxels, pytest.approx(peak))
 
 
+def test_array_order_in_memory_does_not_matter():
+    random = np.random.default_rng(2)
+    given = scene((10, 80, 40))
+    given["measure_array"][:] = random.random(given["label"].shape)
+    given["expected_error"][:] = random.random(given["label"].shape)
+    given["p_foreground"][:] = random.random(given["label"].shape)
+    turned = {name: np.asfortranarray(array) for name, array in given.items()}
+    settings = {"threshold": 0.9, "miss_probability": 0.95, "volume": geometry(given["label"])}
+    expected = found_in(given, **settings)
+    assert {region.kind for region in expected} == {"uncertain", "possible_miss"}
+    assert found_in(turned, **settings) == expected
+
+
 def test_small_regions_are_left_out_and_counted():
     given = scene()
     given["measure_array"][5, 12, 8:13] = 1.0
