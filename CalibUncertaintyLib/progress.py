@@ -74,7 +74,7 @@ class _Part(Progress):
 
 
 class TerminalProgress(Progress):
-    """A bar on one line of a terminal; plain lines, one a stage, where the output is a file."""
+    """A bar on one line of a terminal; plain lines, one a stage or tenth, where the output is a file."""
 
     def __init__(self, stream: TextIO | None = None, cancelled: Callable[[], bool] | None = None) -> None:
         super().__init__(cancelled)
@@ -93,7 +93,8 @@ class TerminalProgress(Progress):
             remaining = f", about {left:.0f} s left" if left is not None else ""
             line = f"[{'#' * filled}{'.' * (24 - filled)}] {100 * self.fraction:3.0f}% {self.stage_name} {message}{remaining}"
             self._stream.write("\r\x1b[K" + line[:160])
-        elif self.stage_name != self._last_stage:
+        elif self.stage_name != self._last_stage or self.fraction >= self._drawn + 0.1:
+            self._drawn = self.fraction
             self._stream.write(f"{100 * self.fraction:3.0f}% {self.stage_name} {message}".rstrip() + "\n")
         self._last_stage = self.stage_name
         self._stream.flush()

@@ -98,6 +98,11 @@ class Opinions:
         outside[tuple(self._grid_inside(box, axis) for axis in range(3))] = False
         return box, float(likely[outside].max()) if outside.any() else 0.0
 
+    @property
+    def n_classes(self) -> int:
+        """Heads of the network, background included."""
+        return int(self._pooled.shape[0])
+
     def whole(self) -> Box:
         """The box of the whole CT."""
         return Box((0, 0, 0), self.case.full_shape)

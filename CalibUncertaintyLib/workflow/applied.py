@@ -31,19 +31,8 @@ class AppliedCalibration:
     thresholds: dict = field(default_factory=dict)
 
     def probabilities(self, pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
-        """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed.
-
-        pool_logit: softmax(mean logits / T), whose labels are stock nnU-Net's. pool_prob: softmax(log(mean of the members'
-        softmax) / T) (Rahaman and Thiery 2021, pool then calibrate).
-        """
-        if self.mode == "pool_logit":
-            scores, before = pooled, pooled
-        else:
-            mean = softmax(members[0])
-            for logits in members[1:]:
-                mean += softmax(logits)
-            mean /= len(members)
-            scores, before = log_of_probabilities(mean), mean
+        """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed."""
+        scores, before = pooled_scores(self.mode, pooled, members)
         calibrated = softmax(scores, self.temperature)
         return calibrated, before.argmax(axis=0), changed_by_temperature(before, calibrated)
 
@@ -69,6 +58,21 @@ class AppliedCalibration:
             "reason": self.reason,
             "summary": self.summary(folds),
         }
+
+
+def pooled_scores(mode: str, pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """What a temperature divides, (C, ...), and what the label is the argmax of, (C, ...).
+
+    pool_logit: the mean logits, both times; labels are stock nnU-Net's. pool_prob: the logarithm of the mean of the members'
+    softmax, and that mean (Rahaman and Thiery 2021: pool, then calibrate).
+    """
+    if mode == "pool_logit":
+        return pooled, pooled
+    mean = softmax(members[0])
+    for logits in members[1:]:
+        mean += softmax(logits)
+    mean /= len(members)
+    return log_of_probabilities(mean), mean
 
 
 def choose_calibration(

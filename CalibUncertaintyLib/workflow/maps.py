@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,6 @@ def make_maps(
     opinions: Opinions, box: Box, calibration: AppliedCalibration, n_classes: int, scratch: Scratch, progress: Progress
 ) -> Maps:
     """Calibrated probabilities, labels and every measure of one case."""
-    many = len(opinions.members) > 1
     names = measure_names(len(opinions.members))
     maps = Maps(
         box,
@@ -55,17 +55,28 @@ def make_maps(
             maps.changed_by_pooling += int(np.count_nonzero(label != slab.pooled.argmax(axis=0)))
         maps.label[inside] = label
         maps.probability[(slice(None), *inside)] = _stored(p[1:])
-        values = {"conf": confidence_complement(p), "margin": margin(p), "entropy": entropy(p)}
-        statistics = MemberStatistics()
-        for logits in slab.members if many else [slab.pooled]:
-            statistics.add(softmax(logits, calibration.member_temperature if many else calibration.temperature))
-        values["exp_entropy"] = statistics.expected_entropy
-        if "mi" in names:
-            values["mi"] = statistics.mutual_information
-        for name in names:
-            maps.measures[name][inside] = _stored(values[name])
+        for name, values in measure_values(p, slab.members, calibration).items():
+            maps.measures[name][inside] = _stored(values)
         progress.report(inside[0].stop / box.shape[0])
     return maps
+
+
+def measure_values(
+    p: np.ndarray, members: Sequence[np.ndarray], calibration: AppliedCalibration
+) -> dict[str, np.ndarray]:
+    """Every measure that these members can give, (...) float32 each.
+
+    p: (C, ...) calibrated pooled probability; members: logits (C, ...) each. What compares the members looks at each at the
+    temperature they share; a single member is the pool itself, so it takes the pool's.
+    """
+    values = {"conf": confidence_complement(p), "margin": margin(p), "entropy": entropy(p)}
+    statistics = MemberStatistics()
+    for logits in members:
+        statistics.add(softmax(logits, calibration.member_temperature if len(members) > 1 else calibration.temperature))
+    values["exp_entropy"] = statistics.expected_entropy
+    if len(members) > 1:
+        values["mi"] = statistics.mutual_information
+    return values
 
 
 def _stored(values: np.ndarray) -> np.ndarray:

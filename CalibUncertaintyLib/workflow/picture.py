@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..result import Result
+from ..uncertainty.regions import UNCERTAIN
 from ..volume import Volume
 from .picture_planes import Frame, Layer, Plane, choose_planes
 
@@ -27,7 +28,7 @@ LEFT, RIGHT, TOP, BOTTOM = 0.95, 0.25, 1.2, 1.3  # inches around the panels
 LOWEST_SHOWN_PROBABILITY = 0.02  # fainter than this only veils the CT
 # Okabe and Ito's colours, told apart by most colour-blind readers, brightened for a grey background; then more for many classes.
 COLOURS = (
-    "#E69F00", "#56B4E9", "#00C78C", "#F0E442", "#FF7F2A", "#CC79A7", "#3D8BFF", "#FFFFFF", "#A6E22E", "#FF5C8A",
+    "#E69F00", "#56B4E9", "#00C78C", "#CC79A7", "#F0E442", "#3D8BFF", "#FF7F2A", "#FFFFFF", "#A6E22E", "#FF5C8A",
     "#B39DDB", "#80CBC4",
 )  # fmt: skip
 BACKGROUND, INK, QUIET, ALARM, SURE = "#000000", "#FFFFFF", "#B8B8B8", "#FF4D4D", "#8BD18B"
@@ -68,9 +69,10 @@ def montage(
 ) -> Path:
     """Draw slices of a Result over its CT into a PNG.
 
-    Each row is one slice; its columns are the CT (window 400, level 40 HU), the structures as outlines, the probability, and the
-    uncertainty above the Result's threshold inside its region of interest. Axial slices have the front on top and the patient's
-    right on the left of the picture, coronal ones the head on top. Oblique scans are shown in their own planes with letters that say so.
+    Each row is one slice; its columns are the CT (window 400, level 40 HU), the structures as outlines, the probability, and
+    the uncertainty above the Result's threshold inside its region of interest. Axial slices have the front on top and the
+    patient's right on the left of the picture, coronal ones the head on top. Oblique scans are shown in their own planes, with
+    letters that say so.
 
     :param structure: whose probability is shown; by default the highest of all structures at each voxel.
     :param measure: the uncertainty to show; by default the one that the Result's threshold is of.
@@ -105,6 +107,8 @@ def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure
             f"the CT has {ct.array.shape[::-1]} voxels and the Result {result.segmentation.array.shape[::-1]}; give the CT that"
             f" was segmented"
         )
+    if not _same_place(ct, result.segmentation):
+        raise CalibUncertaintyError("the CT lies elsewhere in the patient than the Result; give the CT that was segmented")
     frame = Frame(ct)
     provenance = result.provenance
     threshold = provenance["threshold"]
@@ -133,6 +137,12 @@ def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure
     )  # fmt: skip
 
 
+def _same_place(a: Volume, b: Volume) -> bool:
+    """Whether two grids of one shape cover the same voxels, to a tenth of the smallest spacing (NIfTI rounds to float32)."""
+    corners = np.array([(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]) * (np.array(a.array.shape) - 1)
+    return bool(np.abs(a.lps_from_index(corners) - b.lps_from_index(corners)).max() < 0.1 * min(a.spacing_zyx))
+
+
 def _view(frame: Frame, box: Layer, margin_mm: float = 20.0, least_mm: float = 160.0) -> tuple[slice, slice, slice]:
     """The part of every slice that is shown: the box of the maps with a margin, not less than 160 mm, inside the CT."""
     view = []
@@ -146,7 +156,11 @@ def _view(frame: Frame, box: Layer, margin_mm: float = 20.0, least_mm: float = 1
 def _planes_of(scene: _Scene) -> list[Plane]:
     shown = scene.uncertainty
     weight = Layer(scene.frame, np.nan_to_num(shown.array, nan=0.0), shown.start)
-    return choose_planes(weight, scene.label, scene.frame)
+    # Of the listed places the one that is most uncertain throughout: a blob, not the thin rim of a large organ.
+    listed = [region for region in scene.result.regions if region.kind == UNCERTAIN]
+    worst = max(listed, key=lambda region: region.mean, default=None)
+    through = [] if worst is None else [scene.frame.index_of(worst.peak_lps_mm)[0]]
+    return choose_planes(weight, scene.label, scene.frame, through)
 
 
 def _aspect(scene: _Scene, plane: Plane) -> float:
@@ -217,7 +231,7 @@ def _draw_outlines(axes: Axes, scene: _Scene, plane: Plane) -> None:
 
 def _draw_probability(axes: Axes, values: np.ndarray, place: dict) -> None:
     values = np.nan_to_num(values, nan=0.0)
-    alpha = np.where(values >= LOWEST_SHOWN_PROBABILITY, 0.35 + 0.35 * values, 0.0)
+    alpha = np.where(values >= LOWEST_SHOWN_PROBABILITY, 0.4 + 0.1 * values, 0.0)  # the CT stays readable below
     axes.imshow(values, cmap="viridis", vmin=0, vmax=1, alpha=alpha, interpolation="nearest", **place)
 
 
@@ -235,9 +249,12 @@ def _draw_uncertainty(axes: Axes, scene: _Scene, plane: Plane, place: dict) -> N
         row, column = (rows - spots[0] if plane.axis == 1 else spots[0]), spots[1]
         if index[plane.axis] == plane.index and 0 <= row <= rows and 0 <= column <= columns:
             axes.plot(column, row, "o", markersize=13, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1)
+            # The number stands towards the middle of the picture, so that it never leaves it.
+            offset = (12 if column < columns / 2 else -12, -9 if row < rows / 2 else 9)
             axes.annotate(
-                str(region.id), (column, row), (9, 7), textcoords="offset points", color=INK, fontsize=9, weight="bold"
-            )
+                str(region.id), (column, row), offset, textcoords="offset points", color=INK, fontsize=9, weight="bold",
+                ha="center", va="center", path_effects=_halo(),
+            )  # fmt: skip
 
 
 def _draw_letters(axes: Axes, scene: _Scene, plane: Plane) -> None:
@@ -251,15 +268,17 @@ def _draw_letters(axes: Axes, scene: _Scene, plane: Plane) -> None:
     )  # fmt: skip
     for x, y, text, horizontal, vertical in spots:
         axes.text(
-            x, y, text, transform=axes.transAxes, color="#FFE08A", fontsize=9, ha=horizontal, va=vertical, weight="bold"
-        )
+            x, y, text, transform=axes.transAxes, color="#FFE08A", fontsize=9, ha=horizontal, va=vertical, weight="bold",
+            path_effects=_halo(),
+        )  # fmt: skip
 
 
 def _draw_scale_bar(axes: Axes, rows: float, columns: float) -> None:
     length = max(mm for mm in (5, 10, 20, 50, 100) if mm == 5 or mm <= columns / 3.5)
     x, y = columns * 0.05, rows * 0.95
     axes.plot([x, x + length], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt")
-    axes.text(x + length / 2, y - rows * 0.02, f"{length} mm", color=INK, fontsize=9, ha="center", va="bottom")
+    text = f"{length} mm"
+    axes.text(x + length / 2, y - rows * 0.02, text, color=INK, fontsize=9, ha="center", va="bottom", path_effects=_halo())
 
 
 def _draw_titles(figure: Figure, scene: _Scene, size: tuple[float, float]) -> None:
@@ -347,6 +366,13 @@ def _uncertainty_colours():
     return ListedColormap(colormaps["inferno"](np.linspace(0.35, 1.0, 256)))
 
 
+def _halo() -> list:
+    """A dark rim that keeps text readable over bone."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=2.2, foreground=BACKGROUND)]
+
+
 def _colour(index: int) -> str:
     return COLOURS[(index - 1) % len(COLOURS)]
 
@@ -363,6 +389,8 @@ def _save(figure: Figure, path: Path) -> Path:
         figure.savefig(aside, dpi=110, format="png", facecolor=BACKGROUND)
         os.replace(aside, path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise CalibUncertaintyError(f"the picture {path} cannot be written ({error.strerror or error}); choose another place") from error
+        if aside.is_file():
+            aside.unlink()
+        why = error.strerror or error
+        raise CalibUncertaintyError(f"the picture {path} cannot be written ({why}); choose another place") from error
     return path

@@ -136,10 +136,13 @@ class Plane:
         return ("Axial", "Coronal")[self.axis]
 
 
-def choose_planes(weight: Layer, label: np.ndarray, frame: Frame, axial: int = 3, apart_mm: float = 12.0) -> list[Plane]:
+def choose_planes(
+    weight: Layer, label: np.ndarray, frame: Frame, through: Sequence[int] = (), axial: int = 3, apart_mm: float = 12.0
+) -> list[Plane]:
     """Slices worth looking at: axial ones by uncertainty, one by the structures in it, and the most uncertain coronal one.
 
-    weight: the uncertainty that is shown, 0 elsewhere. label: (head, back, left) on the whole grid. Our definition.
+    weight: the uncertainty that is shown, 0 elsewhere. label: (head, back, left) on the whole grid. through: axial slices that
+    are wanted anyway. Our definition.
     """
     uncertain = np.zeros(frame.shape[0])
     top = weight.start[0]
@@ -149,7 +152,7 @@ def choose_planes(weight: Layer, label: np.ndarray, frame: Frame, axial: int = 3
     kinds = area / (1 + area.max())  # a tie between slices with as many structures goes to the larger section
     for index in range(1, int(label.max(initial=0)) + 1):
         kinds += (label == index).any(axis=(1, 2))
-    chosen: list[int] = []
+    chosen = list(through)
     for scores, wanted in ((uncertain, axial - 1), (kinds, axial), (-np.abs(np.arange(len(area)) - len(area) / 2), axial)):
         floor = 0 if scores is uncertain else -np.inf
         for index in np.argsort(-scores, kind="stable"):

@@ -1,11 +1,13 @@
 """Fixtures every layer shares: where the repository, the demo model and the real cases are."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "Testing" / "Python"))  # for helpers that several layers share
 
 
 def _real_data_root() -> Path:

@@ -1,0 +1,223 @@
+"""The verb `calibrate`: labelled held-out cases and a ModelFolder give a CalibrationRecord."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from ..calibration.temperature import FittedTemperature, TemperatureFit
+from ..errors import CalibUncertaintyError
+from ..evaluation.metrics import CalibrationMetrics, mean_over_cases
+from ..inference.members import MemberPredictor
+from ..inference.scratch import Scratch
+from ..model.folder import FINAL_CHECKPOINT, Fold, ModelFolder
+from ..model.record import CalibrationEntry, CalibrationRecord
+from ..progress import Progress
+from ..uncertainty.measures import MEASURES
+from ..uncertainty.threshold import ThresholdFit
+from .applied import MODES, AppliedCalibration, pooled_scores
+from .labelled import LabelledCase, RoiVoxels, collect, read_cases, refuse_training_cases
+from .maps import measure_names, measure_values
+from .report import versions
+
+CHUNK_VOXELS = 262_144
+_FIGURES = ("nll", "ece_toplabel", "brier_mean", "accuracy", "mean_confidence", "signed_gap")
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Everything one may choose about a run of `calibrate`; names as in `SegmentOptions`. bootstrap: draws of cases."""
+
+    folds: str | Sequence[Fold] = "all"
+    device: str = "auto"
+    mirroring: bool = True
+    roi_mm: float = 15.0
+    step_size: float = 0.5
+    trust_checkpoint: bool = False
+    bootstrap: int = 1000
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The options' names."""
+        return [item.name for item in fields(cls)]
+
+
+def calibrate(
+    cases: str | Path | Sequence[LabelledCase], model: str | Path | ModelFolder, out: str | Path | None = None, *,
+    progress: Progress | None = None, **options,
+) -> tuple[Path, CalibrationEntry]:  # fmt: skip
+    """Fit temperatures on held-out labelled cases and store them; returns the record's path and the `pool_logit` entry.
+
+    Fits, within the ROI (distance from prediction or reference), by least NLL (Guo et al. 2017): one temperature of the pooled
+    probability for each way of pooling, and one shared by the members for the measures that compare them. Thresholds of
+    every measure are those with the best overlap between marked voxels and errors (Jungo et al. 2020). An existing record
+    of the same model keeps its other entries.
+    out: record file; by default `calibration.json` in the model folder.
+    Raises CalibUncertaintyError, one line, for anything that is wrong with a case, the model or the record.
+    """
+    chosen, progress = CalibrateOptions(**options), progress or Progress()
+    if not 0 < chosen.roi_mm <= 1000:
+        raise CalibUncertaintyError(f"the ROI distance must lie between 0 and 1000 mm, got {chosen.roi_mm}")
+    model = model if isinstance(model, ModelFolder) else ModelFolder.open(model)
+    model.refuse_unsupported()
+    folds = model.select_folds(chosen.folds)
+    listed = read_cases(cases) if isinstance(cases, str | Path) else list(cases)
+    refuse_training_cases(listed, model, folds)
+    path = Path(out) if out else model.record_path
+    record = _record_to_extend(path, model, folds)
+    predictor = MemberPredictor(
+        model, folds, chosen.device, chosen.mirroring, chosen.step_size, chosen.trust_checkpoint
+    )
+    with tempfile.TemporaryDirectory(prefix="calib-uncertainty-") as folder:
+        voxels = collect_cases(listed, model, predictor, chosen.roi_mm, Path(folder), progress)
+        with progress.stage("fit", 0.9, 1.0, "fitting temperatures and thresholds"):
+            entries = _fit(voxels, model, folds, predictor, chosen, progress)
+    for entry in entries:
+        record.put(entry)
+    record.versions = versions()
+    record.write(path)
+    progress.report(1.0, "complete")
+    return path, entries[0]
+
+
+def _record_to_extend(path: Path, model: ModelFolder, folds: list[Fold]) -> CalibrationRecord:
+    """The record that is there, if it is this model's; refused before the computing if it could not be written."""
+    fresh = CalibrationRecord.for_model(model.fingerprint(folds))
+    if not path.parent.is_dir():
+        raise CalibUncertaintyError(f"{path.parent} does not exist; choose a folder that does with --out")
+    if path.exists():
+        record = CalibrationRecord.read(path)
+        if record.model != fresh.model:
+            raise CalibUncertaintyError(
+                f"{path} is the record of another model ({record.model['name']}); choose another --out"
+            )
+        fresh = record
+    fresh.write(path) if path.exists() else _try_to_write(path)
+    return fresh
+
+
+def _try_to_write(path: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return
+    except OSError as error:
+        raise CalibUncertaintyError(
+            f"{path} cannot be written ({error.strerror}); choose another place with --out"
+        ) from error
+
+
+def collect_cases(
+    cases: Sequence[LabelledCase],
+    model: ModelFolder,
+    predictor: MemberPredictor,
+    roi_mm: float,
+    folder: Path,
+    progress: Progress,
+) -> list[RoiVoxels]:
+    """Run the members on every case; what they say near the structures is kept in `folder`."""
+    found = []
+    kept = Scratch(folder)
+    for index, case in enumerate(cases):
+        start, stop = 0.9 * index / len(cases), 0.9 * (index + 1) / len(cases)
+        stage = progress.stage("cases", start, stop, f"case {case.id} ({index + 1} of {len(cases)})")
+        with stage, tempfile.TemporaryDirectory(dir=folder) as passing:
+            found.append(collect(case, model, predictor, roi_mm, Scratch(Path(passing)), kept, progress))
+    return found
+
+
+def _fit(
+    cases: list[RoiVoxels], model: ModelFolder, folds: list[Fold], predictor: MemberPredictor, chosen: CalibrateOptions,
+    progress: Progress,
+) -> list[CalibrationEntry]:  # fmt: skip
+    if not any(case.size for case in cases):
+        raise CalibUncertaintyError("no structure was predicted or drawn in any case; there is nothing to calibrate on")
+    fits = {mode: TemperatureFit() for mode in MODES}
+    shared = TemperatureFit()
+    for index, voxels in enumerate(cases):
+        for part in _parts(voxels.size):
+            pooled, members, labels = voxels.pooled[:, part], voxels.members[..., part], voxels.labels[part]
+            for mode in MODES:
+                fits[mode].add(voxels.case.id, pooled_scores(mode, pooled, members)[0], labels)
+            shared.add(voxels.case.id, members, labels)
+        progress.report(0.5 * (index + 1) / len(cases), "fitting temperatures")
+    member = shared.fit(bootstrap=0)
+    for message in member.warnings:
+        progress.warn(message)
+    checkpoints = model.fingerprint(folds)["checkpoints"]
+    described = {
+        "folds": folds,
+        "checkpoint": FINAL_CHECKPOINT,
+        "checkpoints": checkpoints,
+        "mirroring": predictor.mirroring,
+    }
+    fitted = {mode: fit.fit(chosen.bootstrap) for mode, fit in fits.items()}
+    return [_entry(cases, mode, fitted[mode], member, described, chosen.roi_mm, predictor, progress) for mode in MODES]
+
+
+def _entry(
+    cases: list[RoiVoxels], mode: str, fitted: FittedTemperature, member: FittedTemperature, described: dict, roi_mm: float,
+    predictor: MemberPredictor, progress: Progress,
+) -> CalibrationEntry:  # fmt: skip
+    if fitted.status != "ok":
+        progress.warn(
+            f"{mode}: the temperature ran to its limit ({fitted.temperature:g}, {fitted.status}); look at the cases"
+        )
+    before = AppliedCalibration(mode)
+    after = AppliedCalibration(mode, fitted.temperature, member.temperature, calibrated=True)
+    return CalibrationEntry(
+        members=described,
+        mode=mode,
+        temperature=fitted.temperature,
+        temperature_interval=fitted.interval,
+        temperature_status=fitted.status,
+        member_temperature=member.temperature,
+        roi={"distance_mm": roi_mm, "reference": "union"},
+        cases=list(fitted.cases),
+        figures={"before": figures(cases, before), "after": figures(cases, after)},
+        thresholds=_thresholds(cases, after, predictor.n_classes, len(predictor.members)),
+    )
+
+
+def figures(cases: Sequence[RoiVoxels], calibration: AppliedCalibration) -> dict:
+    """NLL, ECE, Brier score and more over the ROI voxels, as mean over cases and pooled over all voxels."""
+    results, pooled = [], None
+    changed = 0
+    for voxels in cases:
+        metrics = CalibrationMetrics(voxels.pooled.shape[0])
+        for part in _parts(voxels.size):
+            p, _, by_temperature = calibration.probabilities(voxels.pooled[:, part], voxels.members[..., part])
+            metrics.add(p, voxels.labels[part])
+            changed += by_temperature
+        results.append(metrics.result())
+        if pooled is None:
+            pooled = CalibrationMetrics(voxels.pooled.shape[0])
+        pooled.merge(metrics)
+    return {
+        "per_case": mean_over_cases(results),
+        "pooled": {key: value for key, value in pooled.result().items() if key != "bins"},
+        "cases": {voxels.case.id: {key: r[key] for key in _FIGURES} for voxels, r in zip(cases, results, strict=True)},
+        "bins": pooled.result()["bins"],
+        "changed_by_temperature": changed,
+    }
+
+
+def _thresholds(cases: list[RoiVoxels], calibration: AppliedCalibration, n_classes: int, n_members: int) -> dict:
+    """For every measure the threshold whose marked voxels overlap best with the errors, in the ROI a new patient has."""
+    names = measure_names(n_members)
+    fits = {name: ThresholdFit(name, MEASURES[name].upper(n_classes, n_members)) for name in names}
+    for voxels in cases:
+        for part in _parts(voxels.size):
+            near = voxels.near_prediction[part]
+            members = voxels.members[..., part][..., near]
+            p, label, _ = calibration.probabilities(voxels.pooled[:, part][:, near], members)
+            wrong = label != voxels.labels[part][near]
+            for name, values in measure_values(p, members, calibration).items():
+                fits[name].add(voxels.case.id, values, wrong)
+    fitted = {name: fit.fit() for name, fit in fits.items()}
+    return {name: threshold.to_json() for name, threshold in fitted.items() if threshold.status == "ok"}
+
+
+def _parts(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + CHUNK_VOXELS, size)) for start in range(0, size, CHUNK_VOXELS))

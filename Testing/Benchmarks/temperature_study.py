@@ -1,0 +1,89 @@
+"""What a temperature does to a real model: fit on the calibration split, report on the test split, both in the 15 mm ROI.
+
+    python Testing/Benchmarks/temperature_study.py --data DATA --group okbp --model MODEL --folds all --out FILE.json
+
+DATA holds `cases.json` (id, files, split) and the files it names. Nothing is chosen by looking at the test split: the
+temperature comes from the calibration split alone.
+"""
+
+import argparse
+import json
+import platform
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from CalibUncertaintyLib.errors import CalibUncertaintyError
+from CalibUncertaintyLib.inference.members import MemberPredictor
+from CalibUncertaintyLib.model.folder import ModelFolder
+from CalibUncertaintyLib.model.record import CalibrationRecord
+from CalibUncertaintyLib.progress import TerminalProgress
+from CalibUncertaintyLib.workflow.applied import MODES, AppliedCalibration
+from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases, figures
+from CalibUncertaintyLib.workflow.labelled import LabelledCase, refuse_training_cases
+from CalibUncertaintyLib.workflow.report import versions
+from CalibUncertaintyLib.workflow.writing import plain
+
+
+def cases_of(data: Path, group: str, split: str) -> list[LabelledCase]:
+    """Cases of one split whose identifier begins with the group's name."""
+    listed = json.loads((data / "cases.json").read_text(encoding="utf-8"))["cases"]
+    chosen = [case for case in listed if case.get("split") == split and case["id"].startswith(group)]
+    if not chosen:
+        raise CalibUncertaintyError(f"{data / 'cases.json'} has no case '{group}*' in the split {split}")
+    return [LabelledCase(c["id"], data / c["files"]["ct"], data / c["files"]["ct"].replace("_ct.", "_seg.")) for c in chosen]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--group", required=True, help="okbp or sts")
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--folds", nargs="+", default=["all"])
+    parser.add_argument("--no-mirroring", dest="mirroring", action="store_false")
+    parser.add_argument("--record", type=Path, help="use this record if it is there, else fit and write it")
+    parser.add_argument("--out", type=Path, required=True)
+    chosen = parser.parse_args()
+    model = ModelFolder.open(chosen.model)
+    folds = model.select_folds("all" if chosen.folds == ["all"] else [int(fold) for fold in chosen.folds])
+    record_path = chosen.record or chosen.out.with_suffix(".record.json")
+    if not record_path.exists():
+        calibrate(
+            cases_of(chosen.data, chosen.group, "calibration"), model, record_path, folds=folds, mirroring=chosen.mirroring,
+            progress=TerminalProgress(),
+        )  # fmt: skip
+    record = CalibrationRecord.read(record_path)
+    predictor = MemberPredictor(model, folds, "auto", chosen.mirroring)
+    test = cases_of(chosen.data, chosen.group, "test")
+    refuse_training_cases(test, model, folds)
+    with tempfile.TemporaryDirectory() as folder:
+        voxels = collect_cases(test, model, predictor, 15.0, Path(folder), TerminalProgress())
+        answers = {}
+        for mode in MODES:
+            entry, reason = record.find(model.fingerprint(folds), mode, predictor.mirroring)
+            if entry is None:
+                raise CalibUncertaintyError(reason)
+            after = AppliedCalibration(mode, entry.temperature, calibrated=True)
+            answers[mode] = {
+                "temperature": entry.temperature,
+                "temperature_interval": entry.temperature_interval,
+                "calibration_cases": list(entry.cases),
+                "test_before": figures(voxels, AppliedCalibration(mode)),
+                "test_after": figures(voxels, after),
+            }
+    content = {
+        "date": date.today().isoformat(), "machine": f"{platform.machine()}, device {predictor.device}", "group": chosen.group,
+        "model": model.name, "folds": folds, "mirroring": predictor.mirroring, "roi": "15 mm around prediction or reference",
+        "versions": versions(), "modes": answers,
+    }  # fmt: skip
+    chosen.out.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
+    for mode, answer in answers.items():
+        before, after = (answer[key]["per_case"] for key in ("test_before", "test_after"))
+        changed = answer["test_after"]["changed_by_temperature"]
+        print(f"{mode}: T {answer['temperature']:.3f} {answer['temperature_interval']}, changed labels {changed}")
+        for key in ("nll", "ece_toplabel"):
+            print(f"  {key}: {before[key]:.4f} -> {after[key]:.4f} ({100 * (after[key] / before[key] - 1):+.0f} %)")
+
+
+if __name__ == "__main__":
+    main()
