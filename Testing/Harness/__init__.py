@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+# All three are read once, when Qt, PySide6 and VTK are first imported.
+os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "0x06")  # enumerations are integers and have their short names
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 

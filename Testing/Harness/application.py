@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import tempfile
@@ -26,7 +25,7 @@ def application():
 
 
 def _qtApplicationClass():
-    from PySide6.QtCore import Property, Signal
+    from PySide6.QtCore import Property, QProcessEnvironment, Signal
     from PySide6.QtWidgets import QApplication
 
     @pythonqt.emulatedCppClass
@@ -61,7 +60,7 @@ def _qtApplicationClass():
             return text
 
         def startupEnvironment(self):
-            return dict(os_environ())
+            return QProcessEnvironment.systemEnvironment()
 
         # parts -----------------------------------------------------------------------------------------------------
         def mrmlScene(self):
@@ -114,10 +113,6 @@ def _qtApplicationClass():
     return qSlicerApplication
 
 
-def os_environ():
-    return os.environ
-
-
 def _settings():
     import qt
 
@@ -125,7 +120,7 @@ def _settings():
 
 
 class Application:
-    """Everything one process has of the stand-in; tests hold it as the fixture ``slicerApplication``."""
+    """Everything one process has of the stand-in; tests hold it as the fixture ``slicer_application``."""
 
     def __init__(self):
         self._folderHolder = tempfile.TemporaryDirectory(prefix="slicer-stand-in-")

@@ -7,11 +7,11 @@ import pytest
 from . import start
 from .watch import Watch
 
-__all__ = ["slicerApplication", "slicerScene", "slicerWatch"]
+__all__ = ["slicer_application", "slicer_scene", "slicer_watch"]
 
 
 @pytest.fixture
-def slicerWatch():
+def slicer_watch():
     """Fails the test on VTK errors, exceptions swallowed in slots, and error messages nobody looked at."""
     application = start()  # once per process
     watch = Watch()
@@ -26,7 +26,7 @@ def slicerWatch():
 
 
 @pytest.fixture
-def slicerApplication(slicerWatch):
+def slicer_application(slicer_watch):
     """The stand-in application with an empty scene and no messages, before and after the test."""
     application = start()
     application.clear()
@@ -38,6 +38,6 @@ def slicerApplication(slicerWatch):
 
 
 @pytest.fixture
-def slicerScene(slicerApplication):
+def slicer_scene(slicer_application):
     """The cleared real MRML scene."""
-    return slicerApplication.core.scene
+    return slicer_application.core.scene

@@ -8,14 +8,10 @@ integers, lists come back as tuples. Each of these is tested in Testing/Python/h
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import inspect
-import os
 import sys
 import types
-
-# Read once, when PySide6 is first imported: 0x02 enumerations inherit from int, 0x04 short names (Qt.AlignLeft).
-os.environ.setdefault("PYSIDE6_OPTION_PYTHON_ENUM", "0x06")
-os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
 import shiboken6
 from PySide6 import QtCore, QtGui, QtNetwork, QtUiTools, QtWidgets
@@ -257,11 +253,16 @@ def _attributeGetter(original):
     """``connect`` and ``disconnect`` by signature; everything else as the class itself finds it (QFile has its own)."""
 
     def getAttribute(self, name: str):
-        if name == "connect":
-            return lambda signature, *target: connectBySignature(self, signature, _target(target))
-        if name == "disconnect":
-            return lambda signature, *target: disconnectBySignature(self, signature, _target(target))
-        return original(self, name)
+        bySignature = {"connect": connectBySignature, "disconnect": disconnectBySignature}.get(name)
+        if bySignature is None:
+            return original(self, name)
+
+        def call(signature, *target):
+            if isinstance(signature, str):
+                return bySignature(self, signature, _target(target))
+            return original(self, name)(signature, *target)  # PySide6's own code, e.g. in QTimer.singleShot
+
+        return call
 
     return getAttribute
 
@@ -285,10 +286,21 @@ def _asTuple(method):
     return call
 
 
+def _keepConstantsAlive() -> None:
+    """PySide6 6.12 gives back True and False more often than it takes them; before Python 3.12 that ends the process.
+
+    From 3.12 on these objects are immortal; here they get as many references as would be needed for that.
+    """
+    if sys.version_info < (3, 12):
+        for constant in (True, False, None):
+            ctypes.c_ssize_t.from_address(id(constant)).value += 1 << 40
+
+
 def createQtModule() -> types.ModuleType:
     """Patch PySide6 once and return the module that Slicer code imports as ``qt``."""
     if "qt" in sys.modules:
         return sys.modules["qt"]
+    _keepConstantsAlive()
     classes = _qtClasses()
     _installProperties([c for c in classes if issubclass(c, QtCore.QObject)])
     getters = {cls: _attributeGetter(cls.__getattribute__) for cls in classes if issubclass(cls, QtCore.QObject)}

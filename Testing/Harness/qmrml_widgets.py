@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import xml.etree.ElementTree as ElementTree
 
 import slicer
@@ -307,6 +309,7 @@ class UiLoader(QUiLoader):
         for parent_, connection in [(p, c) for p in root.iter("connections") for c in list(p)]:
             if "vtk" in connection.findtext("signal") + connection.findtext("slot"):
                 parent_.remove(connection)
+        enumerations = self._takeEnumerations(root)
         buffer = QBuffer()
         buffer.setData(QByteArray(ElementTree.tostring(root)))
         buffer.open(QIODevice.ReadOnly)
@@ -315,6 +318,8 @@ class UiLoader(QUiLoader):
         if widget is None:
             return None
         self._checkProperties(root, widget)
+        for owner, name, value in enumerations:
+            setattr(self._named(widget, owner), name, value)
         for connection in mine:
             self._connect(widget, connection)
         return widget
@@ -325,6 +330,20 @@ class UiLoader(QUiLoader):
         if found is None:
             raise ValueError(f"the .ui connects {name}, which it does not contain")
         return found
+
+    @staticmethod
+    def _takeEnumerations(root):
+        """Enumerations of the emulated classes, which Qt does not know: (widget, property, value), taken out of the .ui."""
+        taken = []
+        for element in root.iter("widget"):
+            cls = EMULATED_WIDGETS.get(element.get("class"))
+            for setting in list(element.findall("property")) if cls else ():
+                text = setting.findtext("set") or setting.findtext("enum") or ""
+                if text.startswith(element.get("class") + "::"):
+                    flags = [getattr(cls, flag.rpartition("::")[2]) for flag in text.split("|")]
+                    taken.append((element.get("name"), setting.get("name"), functools.reduce(operator.or_, flags)))
+                    element.remove(setting)
+        return taken
 
     def _connect(self, widget, connection):
         sender, receiver = (self._named(widget, connection[end]) for end in ("sender", "receiver"))

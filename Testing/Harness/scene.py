@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import slicer
+import vtk
 
 # Module name -> class of its logic; all of these are Slicer's own C++ code, from slicer-core.
 MODULE_LOGICS = {
@@ -60,23 +61,43 @@ class MrmlCore:
         self.layoutLogic = slicer.vtkMRMLLayoutLogic()
         self.layoutLogic.SetMRMLApplicationLogic(self.applicationLogic)
         self.layoutLogic.SetMRMLScene(self.scene)
-        self.scene.AddObserver(self.scene.NodeAddedEvent, self._onNodeAdded)
-        self.scene.AddObserver(self.scene.EndImportEvent, self._onEndImport)
+        self._observeScene()
+
+    def _observeScene(self) -> None:
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def onAdded(caller, event, node):
+            if node is not None and node.IsA("vtkMRMLSubjectHierarchyNode"):
+                self._oneHierarchy()
+            elif not self.scene.IsImporting():
+                self._addHierarchyItem(node)
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def onAboutToBeRemoved(caller, event, node):
+            hierarchy = self.scene.GetSubjectHierarchyNode()
+            item = hierarchy.GetItemByDataNode(node) if hierarchy and not self.scene.IsClosing() else 0
+            if item:
+                hierarchy.RemoveItem(item, False, False)
+
+        def onEndImport(caller, event):
+            self._oneHierarchy()
+            for index in range(self.scene.GetNumberOfNodes()):
+                self._addHierarchyItem(self.scene.GetNthNode(index))
+
+        self.scene.AddObserver(self.scene.NodeAddedEvent, onAdded)
+        self.scene.AddObserver(self.scene.NodeAboutToBeRemovedEvent, onAboutToBeRemoved)
+        self.scene.AddObserver(self.scene.EndImportEvent, onEndImport, 10.0)  # before everybody else, as in Slicer
+        self.scene.AddObserver(self.scene.EndCloseEvent, lambda caller, event: self._oneHierarchy())
+        self._oneHierarchy()
+
+    def _oneHierarchy(self):
+        """Merge what a loaded scene brought into the one subject-hierarchy node; make it where there is none."""
+        return slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(self.scene)
 
     def _addLogic(self, name: str, logic) -> None:
         logic.SetMRMLApplicationLogic(self.applicationLogic)  # before the scene: some logics ask for it at once
         logic.SetMRMLScene(self.scene)
         self.applicationLogic.SetModuleLogic(name, logic)
         self.logics[name] = logic
-
-    def _onNodeAdded(self, caller, event) -> None:
-        if not self.scene.IsBatchProcessing():
-            node = self.scene.GetNthNode(self.scene.GetNumberOfNodes() - 1)
-            self._addHierarchyItem(node)
-
-    def _onEndImport(self, caller, event) -> None:
-        for index in range(self.scene.GetNumberOfNodes()):
-            self._addHierarchyItem(self.scene.GetNthNode(index))
 
     def _addHierarchyItem(self, node) -> None:
         if node is None or node.GetHideFromEditors() or not any(node.IsA(name) for name in HAS_HIERARCHY_ITEM):

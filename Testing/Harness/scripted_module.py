@@ -152,7 +152,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
 
 def _plain(name, kind, empty):
     def write(self, value):
-        self._values[name] = value
+        self._values[name] = tuple(value) if isinstance(value, list) else value
 
     return Property(kind, lambda self: self._values.get(name, empty), write)
 
