@@ -1,0 +1,190 @@
+"""Reading and writing volumes: geometry survives, and what is not a CT is refused in one line that names the file."""
+
+import os
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from tiny_model import rotation
+
+from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.reading import check_is_ct
+from CalibUncertaintyLib.volume import Volume
+
+
+@pytest.fixture
+def volume():
+    array = np.random.default_rng(0).integers(-1000, 1500, (5, 7, 9)).astype(np.int16)
+    return Volume(array, (3.0, 1.5, 0.5), (-10.0, 20.0, 30.5), rotation(20))
+
+
+def write(path, array, is_vector=False, spacing=None, direction=None):
+    image = sitk.GetImageFromArray(array, isVector=is_vector)
+    if spacing:
+        image.SetSpacing(spacing)
+    if direction is not None:
+        image.SetDirection(np.ravel(direction).tolist())
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+@pytest.mark.parametrize("extension", ["nii.gz", "nii", "nrrd", "mha"])
+def test_a_volume_comes_back_from_its_file_with_its_geometry(volume, extension, tmp_path):
+    volume.write(tmp_path / f"a.{extension}")
+    again = Volume.read(tmp_path / f"a.{extension}")
+    np.testing.assert_array_equal(again.array, volume.array)
+    np.testing.assert_allclose(again.spacing_zyx, volume.spacing_zyx, rtol=1e-6)
+    np.testing.assert_allclose(again.origin_lps, volume.origin_lps, atol=1e-4)
+    np.testing.assert_allclose(again.direction_lps, volume.direction_lps, atol=1e-6)
+
+
+def test_positions_agree_with_simpleitk(volume):
+    image = volume.to_sitk()
+    for index in [(0, 0, 0), (4, 2, 8), (1, 6, 3)]:
+        expected = image.TransformIndexToPhysicalPoint(index[::-1])
+        np.testing.assert_allclose(volume.lps_from_index(index), expected, atol=1e-9)
+        np.testing.assert_allclose(volume.ras_from_index(index), np.array(expected) * [-1, -1, 1], atol=1e-9)
+        np.testing.assert_allclose(volume.index_from_lps(expected), index, atol=1e-9)
+        np.testing.assert_allclose((volume.ijk_to_ras @ [*index[::-1], 1])[:3], volume.ras_from_index(index), atol=1e-9)
+
+
+def test_a_crop_lies_where_it_was_cut_and_goes_back_there(volume):
+    crop = volume.crop((1, 2, 3), (2, 4, 5))
+    np.testing.assert_allclose(crop.lps_from_index((0, 0, 0)), volume.lps_from_index((1, 2, 3)))
+    whole = crop.embed_in(volume, fill=-7)
+    np.testing.assert_array_equal(whole.array[1:3, 2:6, 3:8], volume.array[1:3, 2:6, 3:8])
+    assert np.count_nonzero(whole.array != -7) <= 2 * 4 * 5
+
+
+def test_a_crop_of_another_grid_is_not_embedded(volume):
+    other = Volume(volume.array, volume.spacing_zyx, (0.0, 0.0, 0.0), volume.direction_lps)
+    with pytest.raises(ValueError, match="not a crop"):
+        volume.crop((0, 0, 0), (2, 2, 2)).embed_in(other)
+
+
+def test_nrrd_keeps_what_a_map_says_of_itself(volume, tmp_path):
+    volume.with_array(volume.array, {"CalibUncertainty.unit": "nats"}).write(tmp_path / "a.nrrd")
+    assert Volume.read(tmp_path / "a.nrrd").metadata["CalibUncertainty.unit"] == "nats"
+
+
+BAD_FILES = {
+    "missing": (lambda p: p / "no.nii.gz", "does not exist"),
+    "empty": (lambda p: (p / "e.nrrd").touch() or p / "e.nrrd", "is an empty file"),
+    "text": (lambda p: (p / "t.nii.gz").write_text("hello") and p / "t.nii.gz", "not an image"),
+    "colour": (lambda p: write(p / "c.nrrd", np.zeros((4, 5, 6, 3), np.uint8), True), "3 values in each voxel"),
+    "two-dimensional": (lambda p: write(p / "s.nii.gz", np.zeros((5, 6), np.int16)), "is 2D"),
+    "one slice": (lambda p: write(p / "o.nii.gz", np.zeros((1, 5, 6), np.int16)), "single slice"),
+    "skewed": (
+        lambda p: write(p / "k.nrrd", np.zeros((4, 5, 6), np.int16), direction=[[1, 0, 0.2], [0, 1, 0], [0, 0, 0.98]]),
+        "right angles",
+    ),
+    "no DICOM": (lambda p: (p / "folder").mkdir() or p / "folder", "no DICOM series"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_file_that_is_no_volume_is_refused_in_one_line_that_names_it(kind, tmp_path):
+    make, said = BAD_FILES[kind]
+    path = make(tmp_path)
+    with pytest.raises(CalibUncertaintyError, match=said) as refusal:
+        Volume.read(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_four_dimensional_image_is_refused(tmp_path):
+    frame = sitk.GetImageFromArray(np.zeros((4, 5, 6), np.int16))
+    sitk.WriteImage(sitk.JoinSeries([frame, frame]), str(tmp_path / "4d.nii.gz"))
+    with pytest.raises(CalibUncertaintyError, match="4D"):
+        Volume.read(tmp_path / "4d.nii.gz")
+
+
+@pytest.mark.parametrize("extension", ["nii.gz", "nii", "nrrd", "mha"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_a_truncated_file_is_refused_although_itk_may_fill_it_up(volume, extension, compressed, tmp_path):
+    path = tmp_path / f"a.{extension}"
+    sitk.WriteImage(volume.to_sitk(), str(path), compressed)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(CalibUncertaintyError, match="truncated"):
+        Volume.read(path)
+
+
+@pytest.mark.parametrize("extension", ["nii.gz", "nii", "nrrd", "mha"])
+def test_voxels_that_are_not_numbers_are_refused_although_itk_may_zero_them(extension, tmp_path):
+    array = np.zeros((4, 5, 6), np.float32)
+    array[1, 2, 3], array[2, 2, 2] = np.nan, np.inf
+    with pytest.raises(CalibUncertaintyError, match="2 voxels that are not numbers"):
+        Volume.read(write(tmp_path / f"n.{extension}", array))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.full((4, 5, 6), -1000, np.int16), "same value"),
+        (np.linspace(0, 1, 120).reshape(4, 5, 6), "between 0 and 1"),
+        (np.arange(120).reshape(4, 5, 6) % 5, "label map"),
+    ],
+)
+def test_an_image_without_hounsfield_units_is_refused(array, said):
+    with pytest.raises(CalibUncertaintyError, match=said):
+        check_is_ct(Volume(array, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3)), "image.nrrd")
+
+
+def test_a_ct_without_air_is_only_warned_about():
+    array = np.random.default_rng(0).integers(0, 1500, (4, 5, 6))
+    assert "below 0 HU" in check_is_ct(Volume(array, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3)), "ct.nrrd")[0]
+
+
+def write_series(folder, volume, uid="1.2.3.4", modality="CT", leave_out=()):
+    folder.mkdir(exist_ok=True)
+    image, writer = volume.to_sitk(), sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    direction = volume.direction_lps
+    orientation = "\\".join(f"{v:.10f}" for v in [*direction[:, 0], *direction[:, 1]])
+    for k in range(volume.array.shape[0]):
+        if k in leave_out:
+            continue
+        piece = image[:, :, k]
+        position = "\\".join(f"{v:.6f}" for v in volume.lps_from_index((k, 0, 0)))
+        for tag, value in {
+            "0008|0060": modality, "0020|000e": uid, "0020|000d": "1.2.3", "0020|0032": position, "0020|0037": orientation,
+            "0020|0013": str(k), "0008|103e": f"series {uid}", "0018|0050": f"{volume.spacing_zyx[0]}",
+            "0028|1052": "0", "0028|1053": "1", "0008|0018": f"{uid}.{k}",
+        }.items():  # fmt: skip
+            piece.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{uid}_{k:03d}.dcm"))
+        writer.Execute(piece)
+    return folder
+
+
+def test_a_dicom_series_is_read_with_its_geometry(volume, tmp_path):
+    again = Volume.read(write_series(tmp_path / "dicom", volume))
+    np.testing.assert_array_equal(again.array, volume.array)
+    np.testing.assert_allclose(again.spacing_zyx, volume.spacing_zyx, atol=1e-4)
+    np.testing.assert_allclose(again.origin_lps, volume.origin_lps, atol=1e-4)
+    np.testing.assert_allclose(again.direction_lps, volume.direction_lps, atol=1e-4)
+
+
+def test_of_several_dicom_series_one_is_asked_for_and_can_be_named(volume, tmp_path):
+    write_series(tmp_path / "dicom", volume, "1.2.3.4")
+    folder = write_series(tmp_path / "dicom", volume.with_array(volume.array // 2), "1.2.3.5")
+    with pytest.raises(CalibUncertaintyError, match=r"2 DICOM series.*--series"):
+        Volume.read(folder)
+    ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    np.testing.assert_array_equal(Volume.read(folder, series=ids[1]).array, volume.array // 2)
+
+
+def test_a_dicom_series_with_a_missing_slice_is_refused(volume, tmp_path):
+    with pytest.raises(CalibUncertaintyError, match="gap between slices"):
+        Volume.read(write_series(tmp_path / "dicom", volume, leave_out=(2,)))
+
+
+def test_a_dicom_series_of_another_modality_is_refused(volume, tmp_path):
+    with pytest.raises(CalibUncertaintyError, match="modality MR"):
+        Volume.read(write_series(tmp_path / "dicom", volume, modality="MR"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="/proc is Linux's")
+def test_a_file_that_cannot_be_written_is_said(volume):
+    with pytest.raises(CalibUncertaintyError, match="cannot be written"):
+        volume.write("/proc/nowhere/a.nrrd")
