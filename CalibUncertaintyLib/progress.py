@@ -45,9 +45,10 @@ class Progress:
         self.fraction = max(self.fraction, self._start + part * (self._stop - self._start))
         self.show(message)
 
-    def part(self, start: float, stop: float) -> Progress:
-        """The same progress seen by a verb that is only a part [start, stop] of a larger job."""
-        return _Part(self, start, stop)
+    def finish(self) -> None:
+        """The whole job is done."""
+        self.fraction = 1.0
+        self.show("complete")
 
     def show(self, message: str) -> None:
         """For the ways of showing to override."""
@@ -57,20 +58,6 @@ class Progress:
 
     def done(self, message: str) -> None:
         """The job is complete."""
-
-
-class _Part(Progress):
-    def __init__(self, whole: Progress, start: float, stop: float) -> None:
-        super().__init__(whole._cancelled)
-        self._whole, self._from, self._to = whole, start, stop
-
-    def show(self, message: str) -> None:
-        self._whole.fraction = max(self._whole.fraction, self._from + self.fraction * (self._to - self._from))
-        self._whole.stage_name = self.stage_name
-        self._whole.show(message)
-
-    def warn(self, message: str) -> None:
-        self._whole.warn(message)
 
 
 class TerminalProgress(Progress):

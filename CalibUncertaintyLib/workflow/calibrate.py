@@ -78,7 +78,7 @@ def calibrate(
         record.put(entry)
     record.versions = versions()
     record.write(path)
-    progress.report(1.0, "complete")
+    progress.finish()
     return path, entries[0]
 
 

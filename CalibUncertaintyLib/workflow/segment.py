@@ -136,7 +136,7 @@ def segment(
         run.compute()
         with progress.stage("write", 0.9, 0.995, "writing the maps"):
             report.write_result(aside, run, description, warnings, began)
-    progress.report(1.0, "complete")
+    progress.finish()
     return Result.open(out)
 
 
