@@ -98,7 +98,7 @@ def test_cases_that_trained_a_fold_are_refused_by_name(model, cases, tmp_path):
     splits = [{"train": ["case1"], "val": []}, {"train": [], "val": ["case1"]}]
     (model / "splits_final.json").write_text(json.dumps(splits))
     try:
-        with pytest.raises(CalibUncertaintyError, match="fold 0 .* was trained on case1"):
+        with pytest.raises(CalibUncertaintyError, match=r"fold 0 .* was trained on case1"):
             calibrate(cases, model, tmp_path / "r.json", mirroring=False)
     finally:
         (model / "splits_final.json").unlink()

@@ -53,11 +53,8 @@ def test_json_progress_is_one_object_a_line_and_nothing_else_on_stdout(model, ct
 
 
 def test_a_request_file_does_what_the_options_do(model, ct, tmp_path):
-    request = {
-        "verb": "segment",
-        "arguments": {"ct": str(ct), "model": str(model), "out": str(tmp_path / "out"), "folds": [1], "mirroring": False, "roi_mm": 5.0},
-    }
-    (tmp_path / "request.json").write_text(json.dumps(request))
+    arguments = {"ct": str(ct), "model": str(model), "out": str(tmp_path / "out"), "folds": [1], "mirroring": False, "roi_mm": 5.0}
+    (tmp_path / "request.json").write_text(json.dumps({"verb": "segment", "arguments": arguments}))
     done = run("run", tmp_path / "request.json", "--progress", "json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"type": "result", "folder": str(tmp_path / "out")}

@@ -47,7 +47,7 @@ def store_record(folder, temperature=2.0, mode="pool_logit", folds=(0, 1, 2), mi
         CalibrationEntry(
             members=members, mode=mode, temperature=temperature, roi={"distance_mm": 15.0, "reference": "union"}, cases=["a", "b"],
             **{"member_temperature": 1.5, **changes},
-        )  # fmt: skip
+        )
     )
     record.write(model.record_path)
     return model.record_path
@@ -246,7 +246,7 @@ def test_an_existing_folder_is_not_touched_without_leave(model, ct, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(CalibUncertaintyError, match="exists already|not a Result folder"):
+        with pytest.raises(CalibUncertaintyError, match=r"exists already|not a Result folder"):
             segment(ct, model, tmp_path / "out", folds=[0], overwrite=overwrite)
     assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
 
@@ -344,7 +344,8 @@ def test_a_folder_that_is_no_finished_result_is_not_opened(result, tmp_path):
     with pytest.raises(CalibUncertaintyError, match="not a Result folder"):
         Result.open(tmp_path)
     content = json.loads((result.folder / "result.json").read_text())
-    for change, said in (({"status": "running"}, "finished"), ({"schema_version": 99}, "version"), ({"schema": "x"}, "not a Result")):
+    wrong = (({"status": "running"}, "finished"), ({"schema_version": 99}, "version"), ({"schema": "x"}, "not a Result"))
+    for change, said in wrong:
         (tmp_path / "result.json").write_text(json.dumps({**content, **change}))
         with pytest.raises(CalibUncertaintyError, match=said):
             Result.open(tmp_path)
