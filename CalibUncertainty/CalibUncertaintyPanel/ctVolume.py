@@ -24,6 +24,8 @@ def ctProblem(volumeNode):
     name = volumeNode.GetName()
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode") or not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
         return f"{name} is not a CT: it is a {volumeNode.GetNodeTagName()}. Choose a scalar volume."
+    if volumeNode.GetAttribute("CalibUncertainty.Kind"):
+        return f"{name} is a map that this module has made. Choose the CT."
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
         return f"{name} has no voxels. Load the CT again."

@@ -40,10 +40,10 @@ def main(argv=None):
 
 
 def _succeed(arguments, behaviour):
-    steps = 100 if behaviour == "slow" else 4
+    steps = 60 if behaviour == "slow" else 4
     for step in range(steps):
         if behaviour == "slow":
-            time.sleep(0.1)
+            time.sleep(0.05)
         say(
             "progress",
             stage="predict",

@@ -13,7 +13,7 @@ PROBABILITY_SCALE = "probability"
 UNCERTAINTY_SCALE = "uncertainty"
 CONTROL_POINTS = {PROBABILITY_SCALE: palettes.VIRIDIS, UNCERTAINTY_SCALE: palettes.INFERNO_FROM_A_QUARTER}
 LEGEND_POSITION = {PROBABILITY_SCALE: (0.02, 0.75), UNCERTAINTY_SCALE: (0.98, 0.75)}
-LEGEND_SIZE = (0.14, 0.42)  # parts of the view's width and height
+LEGEND_SIZE = (0.08, 0.40)  # parts of the view's width and height; Slicer fits the text into the width
 SCALE_ROLE = PREFIX + "Scale"
 OUTLINE_PIXELS = 2
 
@@ -84,7 +84,6 @@ def setLegend(volumeNode, title):
         legend.SetNumberOfLabels(5)
         for text in (legend.GetTitleTextProperty(), legend.GetLabelTextProperty()):
             text.SetFontFamilyToArial()
-            text.SetFontSize(13)
         holder = volumeNode.GetNodeReference(SCALE_ROLE)
         if holder is not None:
             legend.SetAndObservePrimaryDisplayNode(holder)
@@ -96,6 +95,13 @@ def setLegendVisible(volumeNode, visible):
     legend = _legendOf(volumeNode)
     if legend is not None:
         legend.SetVisibility(visible)
+
+
+def refreshLegend(volumeNode):
+    """Have the legend drawn anew: Slicer does not look again when a volume enters or leaves a view from Python."""
+    legend = _legendOf(volumeNode)
+    if legend is not None:
+        legend.Modified()
 
 
 def legendFollowsWindow(volumeNode):

@@ -44,7 +44,7 @@ def stop(process):
         return
     # Those that left the group (a new session of their own) are found through their parents, before these are gone.
     family = descendants(process.pid)
-    _signal(os.killpg, process.pid, signal.SIGINT)
+    _signal(os.killpg, process.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         time.sleep(POLL_SECONDS)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from . import slicerCompat
 from .mrmlTools import nodesOfClass
+from .overlayNodes import refreshLegend
 
 
 @dataclass
@@ -44,6 +45,9 @@ def showLayers(scene, view, ctNode, probabilityNode, uncertaintyNode):
             slicerCompat.setTopLayer(node, _shownId(uncertaintyNode, view.uncertaintyVisible), view.uncertaintyOpacity)
         finally:
             node.EndModify(wasModifying)
+    for volumeNode in (probabilityNode, uncertaintyNode):
+        if volumeNode is not None:
+            refreshLegend(volumeNode)
 
 
 def jumpTo(scene, positionRas):
@@ -67,17 +71,6 @@ def _isInView(sliceNode, positionRas):
     x, y = inverse.MultiplyPoint((*positionRas, 1.0))[:2]
     width, height = sliceNode.GetDimensions()[:2]
     return 0 <= x < width and 0 <= y < height
-
-
-def fitSlices(scene, ctNode, applicationLogic):
-    """Turn the slice views to the axes of the CT and fit it into them, as Slicer does with a volume it has loaded.
-
-    :param applicationLogic: `slicer.app.applicationLogic()`, or None to leave the field of view alone.
-    """
-    for node in nodesOfClass(scene, "vtkMRMLSliceNode"):
-        node.RotateToVolumePlane(ctNode)
-    if applicationLogic is not None:
-        applicationLogic.FitSliceToAll()
 
 
 def _shownId(volumeNode, visible):

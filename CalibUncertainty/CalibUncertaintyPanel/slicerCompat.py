@@ -72,3 +72,19 @@ def pytorchLogic():
     except ImportError:
         return None
     return PyTorchUtils.PyTorchUtilsLogic()
+
+
+def nnUNetInstaller():
+    """What installs nnU-Net in the NNUNet extension, not asking by itself; None where the extension is not there."""
+    try:
+        from SlicerNNUNetLib import InstallLogic
+    except ImportError:
+        return None
+    return InstallLogic(doAskConfirmation=False)
+
+
+def soon(function):
+    """Call a function when Slicer has come back from what it is doing."""
+    import qt
+
+    qt.QTimer.singleShot(0, function)

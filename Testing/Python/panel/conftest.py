@@ -6,9 +6,26 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty"):
+for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty", REPOSITORY / "Testing"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+
+from Harness.fixtures import *  # noqa: E402, F403
+
+
+@pytest.fixture
+def panel(slicer_application):
+    """The panel, opened, with the fake computation."""
+    import slicer
+
+    slicer_application.loadModule(REPOSITORY / "CalibUncertainty" / "CalibUncertainty.py")
+    slicer.util.selectModule("CalibUncertainty")
+    panel = slicer.modules.CalibUncertaintyWidget.panel
+    from CalibUncertaintyPanel import testing
+
+    panel.logic.command = testing.fakeCommand()
+    yield panel
+    panel.run.release()
 
 
 @pytest.fixture

@@ -1,0 +1,217 @@
+"""CalibUncertainty: calibrated probabilities and uncertainty maps of nnU-Net v2 segmentations of CT.
+
+A thin shell: the four classes that Slicer looks for. What they do is in CalibUncertaintyPanel, and the computation in
+CalibUncertaintyLib.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+if importlib.util.find_spec("CalibUncertaintyLib") is None:
+    # Not built: only this folder is on the path, and the library lies beside it.
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+SLOW_TESTS_VARIABLE = "CALIB_UNCERTAINTY_SLOW_TESTS"
+
+
+class CalibUncertainty(ScriptedLoadableModule):
+    """What Slicer shows about the module."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("Calibrated Uncertainty")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = [_("The CalibUncertainty contributors")]
+        self.parent.helpText = _("""
+<p>Segments a CT with a trained nnU-Net v2 model and shows, over the CT, a probability that means what it says (calibrated)
+and a map of where the model may be wrong (uncertainty), above a threshold, near the structures, region by region.</p>
+<p>1. Choose a CT and a model folder. 2. Run. 3. Move the threshold. 4. Go through the regions.</p>
+<p><b>Not a medical device.</b> For research; not for diagnosis or treatment.</p>
+""")
+        self.parent.acknowledgementText = _("""
+<p>nnU-Net: Isensee F et al., Nature Methods 2021;18:203-211. Temperature scaling: Guo C et al., ICML 2017. Deep ensembles:
+Lakshminarayanan B et al., NeurIPS 2017. Mutual information of ensemble members: Houlsby N et al., arXiv:1112.5745, 2011.
+Colour scales: S van der Walt and N Smith (matplotlib, CC0). Outline colours: Okabe M and Ito K, 2008.</p>
+""")
+
+
+class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """Passes what Slicer tells the module on to the panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.panel = None
+
+    def setup(self):
+        """The module is opened for the first time."""
+        from CalibUncertaintyPanel.panel import Panel
+
+        ScriptedLoadableModuleWidget.setup(self)
+        uiWidget = slicer.util.loadUI(self.resourcePath("UI/CalibUncertainty.ui"))
+        self.layout.addWidget(uiWidget)
+        uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.logic = CalibUncertaintyLogic()
+        self.panel = Panel(uiWidget, self.logic, self.resourcePath)
+        self.ui = self.panel.ui
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """The module is reloaded, or Slicer quits."""
+        self.removeObservers()
+        if self.panel is not None:
+            self.panel.release()
+            self.panel = None
+
+    def enter(self):
+        """The module is opened."""
+        self.initializeParameterNode()
+
+    def exit(self):
+        """Another module is opened. A run goes on."""
+        if self.panel is not None:
+            self.panel.disconnectGui()
+
+    def onSceneStartClose(self, caller, event):
+        """The scene is about to be emptied."""
+        self.panel.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        """The scene has been emptied."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def onSceneEndImport(self, caller, event):
+        """A scene has been loaded: its parameter node and its layers are taken up."""
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    def initializeParameterNode(self):
+        """Make sure that a parameter node exists and is followed."""
+        self.panel.setParameterNode(self.logic.getParameterNode())
+
+
+class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
+    """What the panel does, for scripts: start a run, show a Result, take up the layers of a saved scene.
+
+    :ivar command: another program that speaks the computation's protocol (tests); None for the real one.
+    """
+
+    def __init__(self):
+        ScriptedLoadableModuleLogic.__init__(self)
+        self.command = None
+
+    def getParameterNode(self):
+        """The module's typed parameter node."""
+        from CalibUncertaintyPanel.parameterNode import CalibUncertaintyParameterNode
+
+        return CalibUncertaintyParameterNode(super().getParameterNode())
+
+    def startRun(self, parameterNode):
+        """Start a run with these choices; see `CalibUncertaintyPanel.runs.startRun`.
+
+        :return: `Job`; call its `poll` until `finished`.
+        """
+        from CalibUncertaintyPanel import modelSummary, runs
+
+        return runs.startRun(parameterNode, modelSummary.readModel(parameterNode.modelFolder).folder, self.command)
+
+    def showResult(self, folder, parameterNode, ctNode=None):
+        """Add the layers of a Result folder to the scene and note them in the parameter node.
+
+        :param ctNode: the CT it was made from; looked for in the scene, and on disk, when it is None.
+        :return: `Overlays`.
+        :raises CalibUncertaintyError: if the folder is not a finished Result.
+        """
+        from CalibUncertaintyPanel import ctVolume, slicerCompat
+        from CalibUncertaintyPanel.overlays import Overlays
+
+        from CalibUncertaintyLib.result import Result
+
+        result = Result.open(folder)
+        ctNode = ctNode or ctVolume.findCt(slicer.mrmlScene, result, parameterNode.ctVolume)
+        if ctNode is None and Path(result.provenance["ct"]["path"]).is_file():
+            ctNode = slicerCompat.loadVolume(result.provenance["ct"]["path"])
+        structures = [entry["name"] for entry in result.provenance["maps"]["probability"]]
+        structure = parameterNode.structure if parameterNode.structure in structures else None
+        overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, parameterNode.measure)
+        with slicer.util.NodeModify(parameterNode):
+            if ctNode is not None:
+                parameterNode.ctVolume = ctNode
+            parameterNode.resultFolder = Path(folder)
+            parameterNode.probabilityVolume, parameterNode.uncertaintyVolume, parameterNode.segmentation = (
+                overlays.nodes
+            )
+            parameterNode.measure = overlays.shownMeasure
+            parameterNode.structure = overlays.shownStructure
+            parameterNode.threshold = overlays.measure(overlays.shownMeasure).threshold
+            parameterNode.roiShownMm = overlays.roiLimitMm
+        return overlays
+
+    def restoreOverlays(self, parameterNode):
+        """The layers that the parameter node names, or None; without their Result folder they can only be looked at."""
+        from CalibUncertaintyPanel.overlays import Overlays
+
+        from CalibUncertaintyLib import CalibUncertaintyError
+        from CalibUncertaintyLib.result import Result
+
+        nodes = [parameterNode.probabilityVolume, parameterNode.uncertaintyVolume, parameterNode.segmentation]
+        if any(node is None for node in nodes):
+            return None
+        try:
+            result = Result.open(parameterNode.resultFolder)
+        except CalibUncertaintyError as error:
+            logging.info("CalibUncertainty: %s", error)
+            result = None
+        return Overlays.restore(slicer.mrmlScene, *nodes, result)
+
+
+class CalibUncertaintyTest(ScriptedLoadableModuleTest):
+    """The panel's whole way on a small phantom: with a fake computation, and, where asked for, with the true demo model."""
+
+    def setUp(self):
+        """Begin with an empty scene."""
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run the tests; the slow one when CALIB_UNCERTAINTY_SLOW_TESTS is set."""
+        self.setUp()
+        self.test_theWholeWayWithTheFakeComputation()
+        if os.environ.get(SLOW_TESTS_VARIABLE):
+            self.setUp()
+            self.test_theWholeWayWithTheDemoModel()
+
+    def test_theWholeWayWithTheFakeComputation(self):
+        """From a CT to layers, threshold and review."""
+        from CalibUncertaintyPanel import selfTest
+
+        self.delayDisplay("The whole way with the fake computation")
+        selfTest.wholeWayWithFake(self)
+        self.delayDisplay("Passed")
+
+    def test_theWholeWayWithTheDemoModel(self):
+        """The same with the network that comes with the extension."""
+        from CalibUncertaintyPanel import selfTest
+
+        self.delayDisplay("The whole way with the demo model")
+        selfTest.wholeWayWithDemoModel(self)
+        self.delayDisplay("Passed")

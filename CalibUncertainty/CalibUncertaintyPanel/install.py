@@ -1,0 +1,131 @@
+"""The Python packages that the computation needs: what is missing, and how it is installed without harming Slicer's own.
+
+Nothing is installed without asking. PyTorch comes through the PyTorch extension, which knows the graphics card; nnU-Net
+through the NNUNet extension or, without it, through `slicer.packaging`. Both leave out what Slicer ships: its SimpleITK must
+not be replaced by that of PyPI. pip gets the versions of these packages as constraints as well.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import slicer
+from slicer.i18n import tr as _
+
+from . import slicerCompat
+
+TORCH = "torch"
+NNUNET = "nnunetv2>=2.6,<3"
+PACKAGES = {  # import name -> requirement
+    "nnunetv2": NNUNET,
+    "edt": "edt>=2.3",
+    "cc3d": "connected-components-3d>=3.12",
+}
+KEPT = ("numpy", "SimpleITK", "torch", "torchvision", "vtk", "scipy", "requests")
+LEFT_OUT = ["SimpleITK", "torch", "torchvision", "requests"]  # of what nnU-Net asks for
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What has to be installed: PyTorch or not, and requirements for pip."""
+
+    torch: bool
+    requirements: tuple
+
+    def __bool__(self):
+        return self.torch or bool(self.requirements)
+
+    def inWords(self):
+        """One line for each, for the question to the user."""
+        lines = [_("PyTorch, through the PyTorch extension (up to 3 GB)")] if self.torch else []
+        return lines + list(self.requirements)
+
+
+def findMissing():
+    """Look for the packages without importing them.
+
+    :return: `Missing`, false when everything is there.
+    """
+    importlib.invalidate_caches()
+    requirements = tuple(text for name, text in PACKAGES.items() if not _isThere(name))
+    return Missing(torch=not _isThere(TORCH), requirements=requirements)
+
+
+def ensure(confirm):
+    """Install what is missing, after asking.
+
+    :param confirm: function from a question to whether the user agrees.
+    :return: an empty string when everything is there, otherwise why it is not, in one sentence.
+    """
+    missing = findMissing()
+    if not missing:
+        return ""
+    if missing.torch and slicerCompat.pytorchLogic() is None:
+        return _(
+            "PyTorch is not installed. Install the PyTorch extension (Extensions Manager), restart Slicer, and run again."
+        )
+    question = _("The computation needs Python packages that are not installed yet:\n\n{packages}\n\n"
+                 "They will be downloaded into Slicer's Python; its own packages are kept. Install them now?")  # fmt: skip
+    if not confirm(question.format(packages="\n".join(missing.inWords()))):
+        return _("The computation needs packages that were not installed. Press Run again to be asked again.")
+    try:
+        _install(missing)
+    except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
+        logging.exception("CalibUncertainty: installing packages failed")
+        return _("Installing failed ({error}). See the Python console; check the network and run again.").format(
+            error=error
+        )
+    left = findMissing()
+    if left:
+        return _("Still missing after installing: {names}.").format(names=", ".join(left.inWords()))
+    return ""
+
+
+def _isThere(name):
+    # find_spec looks and does not import: torch would take seconds.
+    return importlib.util.find_spec(name) is not None
+
+
+def _install(missing):
+    if missing.torch and slicerCompat.pytorchLogic().installTorch(askConfirmation=False) is None:
+        raise RuntimeError(_("the PyTorch extension could not install PyTorch"))
+    others = [requirement for requirement in missing.requirements if requirement != NNUNET]
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text("".join(f"{line}\n" for line in keptVersions()), encoding="utf-8")
+        if NNUNET in missing.requirements:
+            _installNNUNet(constraints)
+        if others:
+            slicer.util.pip_install([*others, "-c", str(constraints)])  # pythonqt: ok, `ensure` has asked
+
+
+def _installNNUNet(constraints):
+    installer, packaging = slicerCompat.nnUNetInstaller(), slicerCompat.packaging()
+    if installer is not None:
+        if not installer.setupPythonRequirements(NNUNET):
+            raise RuntimeError(_("the NNUNet extension could not install nnU-Net"))
+    elif packaging is not None:
+        packaging.pip_install(
+            [NNUNET], constraints=constraints, skip_packages=LEFT_OUT, requester="CalibUncertainty"
+        )  # pythonqt: ok, `ensure` has asked
+    else:
+        raise RuntimeError(_("this Slicer needs the NNUNet extension for it: install that from the Extensions Manager"))
+
+
+def keptVersions():
+    """Constraints for pip that hold the packages of Slicer and PyTorch at the versions they have now.
+
+    :return: lines of a constraints file.
+    """
+    lines = []
+    for name in KEPT:
+        try:
+            lines.append(f"{name}=={importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            logging.debug("CalibUncertainty: %s is not installed, so it need not be kept", name)
+    return lines

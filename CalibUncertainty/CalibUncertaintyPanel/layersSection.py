@@ -1,0 +1,193 @@
+"""Layers: what is drawn over the CT, how strongly, above which threshold, within which distance."""
+
+import logging
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from .overlays import PER_STRUCTURE
+from .parameterNode import CtWindow
+from .sliceLayers import LayerView, showLayers
+
+ROI_DELAY_MS = 40  # moving the ROI slider rewrites a box of voxels: once for all moves of this time
+
+
+class LayersSection:
+    """Brings parameter node, widgets and overlays to the same state. The overlays are the panel's."""
+
+    def __init__(self, panel, ui, resourcePath):
+        self.panel = panel
+        self.ui = ui
+        self._measures = []
+        self._structures = []
+        self._appliedWindow = None
+        self._roiTimer = qt.QTimer()
+        self._roiTimer.setSingleShot(True)
+        self._roiTimer.setInterval(ROI_DELAY_MS)
+        self._roiTimer.connect("timeout()", self._applyRoi)
+        self._setEyeIcons(resourcePath)
+        ui.measureComboBox.connect("currentIndexChanged(int)", self._onMeasure)
+        ui.structureComboBox.connect("currentIndexChanged(int)", self._onStructure)
+        ui.storedThresholdButton.connect("clicked(bool)", self._onStoredThreshold)
+
+    def release(self):
+        """Stop timers."""
+        self._roiTimer.stop()
+
+    def onNewOverlays(self):
+        """Offer what these overlays can show. The choices of the parameter node stay where they still make sense."""
+        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
+        self._appliedWindow = None
+        self.ui.layersEmptyLabel.setVisible(overlays is None)
+        self.ui.layersWidget.setVisible(overlays is not None)
+        if overlays is None:
+            return
+        self._measures = [info for info in overlays.measures if info.available]
+        self._structures = list(overlays.structures)
+        _fill(self.ui.measureComboBox, [f"{info.title} ({info.unit})" for info in self._measures])
+        _fill(self.ui.structureComboBox, self._structures)
+        complete = overlays.result is not None
+        away = _("The Result folder of this scene is not there any more. Open it again with 'Open a result...'.")
+        for widget in (self.ui.measureComboBox, self.ui.structureComboBox, self.ui.roiShownSlider):
+            widget.enabled = complete
+        if not complete:
+            self.ui.roiShownSlider.toolTip = self.ui.measureComboBox.toolTip = self.ui.structureComboBox.toolTip = away
+        with slicer.util.NodeModify(parameterNode):
+            if parameterNode.measure not in [info.id for info in self._measures]:
+                parameterNode.measure = overlays.shownMeasure
+            if parameterNode.structure not in self._structures:
+                parameterNode.structure = overlays.shownStructure
+
+    def update(self):
+        """Show the parameter node's choices in the widgets and in the slice views."""
+        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
+        if overlays is None:
+            return
+        self._updateWidgets(overlays, parameterNode)
+        try:
+            self._applyMaps(overlays, parameterNode)
+        except Exception as error:  # a file of the Result folder may be gone or damaged: tell, do not trace
+            logging.exception("CalibUncertainty: a map cannot be shown")
+            self.panel.showError(str(error))
+        overlays.setThreshold(parameterNode.threshold)
+        overlays.setProbabilityFloor(parameterNode.probabilityFloor / 100)
+        overlays.setLabelsView(parameterNode.labelsVisible, parameterNode.labelsOpacity / 100)
+        overlays.setLegendsVisible(
+            parameterNode.legendsVisible and parameterNode.probabilityVisible,
+            parameterNode.legendsVisible and parameterNode.uncertaintyVisible,
+        )
+        self.showInViews()
+        self._roiTimer.start()
+
+    def showInViews(self):
+        """Put the layers into every slice view, new ones included."""
+        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
+        if overlays is None or parameterNode is None:
+            return
+        view = LayerView(
+            ctVisible=parameterNode.ctVisible,
+            probabilityVisible=parameterNode.probabilityVisible,
+            probabilityOpacity=parameterNode.probabilityOpacity / 100,
+            uncertaintyVisible=parameterNode.uncertaintyVisible,
+            uncertaintyOpacity=parameterNode.uncertaintyOpacity / 100,
+        )
+        showLayers(self.panel.scene, view, self.panel.shownCt(), overlays.probabilityNode, overlays.uncertaintyNode)
+        self._applyWindow(parameterNode.ctWindow)
+
+    def _updateWidgets(self, overlays, parameterNode):
+        info = overlays.measure(parameterNode.measure)
+        _select(self.ui.measureComboBox, [item.id for item in self._measures].index(info.id))
+        if parameterNode.structure in self._structures:
+            _select(self.ui.structureComboBox, self._structures.index(parameterNode.structure))
+        self.ui.measureSentenceLabel.setText(f"<i>{info.sentence}</i>")
+        word = _("Calibrated probability") if overlays.calibrated else _("Probability (NOT CALIBRATED)")
+        self.ui.probabilityLayerLabel.setText(word)
+        _setRange(self.ui.thresholdSlider, info.upper, parameterNode.threshold)
+        self.ui.thresholdSlider.suffix = f" {info.unit}" if info.unit != "probability" else ""
+        if overlays.result is not None:
+            _setRange(self.ui.roiShownSlider, overlays.roiLimitMm, parameterNode.roiShownMm)
+        source = (
+            _("stored with the model's calibration")
+            if info.thresholdSource == "stored"
+            else _("the default of this measure")
+        )
+        self.ui.storedThresholdButton.toolTip = _("Go back to {value:.3g} {unit}, {source}").format(
+            value=info.threshold, unit=info.unit, source=source
+        )
+        self.ui.storedThresholdButton.enabled = abs(info.threshold - parameterNode.threshold) > 0.0005
+
+    def _applyMaps(self, overlays, parameterNode):
+        if overlays.result is None:
+            return
+        measure, structure = parameterNode.measure, parameterNode.structure
+        ofStructure = overlays.uncertaintyNode.GetAttribute("CalibUncertainty.Structure")
+        otherMeasure = overlays.shownMeasure != measure or (measure == PER_STRUCTURE and ofStructure != structure)
+        if overlays.shownStructure == structure and not otherMeasure:
+            return
+        with slicer.util.WaitCursor():
+            if overlays.shownStructure != structure:
+                overlays.showProbability(structure)
+            if otherMeasure:
+                overlays.showUncertainty(measure, structure)
+
+    def _applyRoi(self):
+        if self.panel.overlays is not None and self.panel.parameterNode is not None:
+            self.panel.overlays.setRoiDistance(self.panel.parameterNode.roiShownMm)
+
+    def _applyWindow(self, window):
+        ctNode = self.panel.shownCt()
+        if ctNode is None or (ctNode.GetID(), window) == self._appliedWindow:
+            return
+        # Only when it is chosen: a window that the user drags with the mouse afterwards stays.
+        self._appliedWindow = (ctNode.GetID(), window)
+        displayNode = ctNode.GetScalarVolumeDisplayNode()
+        if window is not CtWindow.AS_IS and displayNode is not None:
+            displayNode.SetAutoWindowLevel(False)
+            displayNode.SetWindowLevel(*window.value)
+
+    def _onMeasure(self, index):
+        if self.panel.parameterNode is None or not 0 <= index < len(self._measures):
+            return
+        info = self._measures[index]
+        with slicer.util.NodeModify(self.panel.parameterNode):
+            self.panel.parameterNode.measure = info.id
+            self.panel.parameterNode.threshold = min(info.threshold, info.upper)
+
+    def _onStructure(self, index):
+        if self.panel.parameterNode is not None and 0 <= index < len(self._structures):
+            self.panel.parameterNode.structure = self._structures[index]
+
+    def _onStoredThreshold(self, checked=None):
+        info = self.panel.overlays.measure(self.panel.parameterNode.measure)
+        self.panel.parameterNode.threshold = min(info.threshold, info.upper)
+
+    def _setEyeIcons(self, resourcePath):
+        icon = qt.QIcon()
+        icon.addFile(resourcePath("Icons/EyeClosed.svg"), qt.QSize(), qt.QIcon.Normal, qt.QIcon.Off)
+        icon.addFile(resourcePath("Icons/EyeOpen.svg"), qt.QSize(), qt.QIcon.Normal, qt.QIcon.On)
+        for name in ("ct", "probability", "uncertainty", "labels"):
+            getattr(self.ui, f"{name}EyeButton").setIcon(icon)
+
+
+def _fill(comboBox, texts):
+    wasBlocked = comboBox.blockSignals(True)
+    comboBox.clear()
+    for text in texts:
+        comboBox.addItem(text)
+    comboBox.blockSignals(wasBlocked)
+
+
+def _select(comboBox, index):
+    wasBlocked = comboBox.blockSignals(True)
+    comboBox.setCurrentIndex(index)
+    comboBox.blockSignals(wasBlocked)
+
+
+def _setRange(slider, maximum, value):
+    """Bound a slider from 0 to maximum without letting it write a clipped value into the parameter node."""
+    wasBlocked = slider.blockSignals(True)
+    slider.minimum = 0.0
+    slider.maximum = maximum
+    slider.value = value
+    slider.blockSignals(wasBlocked)

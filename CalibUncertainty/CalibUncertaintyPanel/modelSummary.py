@@ -1,0 +1,98 @@
+"""What is in a model folder, in plain words. The check of the calibration hashes every checkpoint, so a thread does it."""
+
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """What the panel says about a model folder.
+
+    problem: why it cannot be run, or "". calibrated: None as long as it is being checked. calibrationText: one line, as the
+    result will say it.
+    """
+
+    folder: Path
+    problem: str = ""
+    name: str = ""
+    configuration: str = ""
+    structures: tuple = ()
+    folds: tuple = ()
+    calibrated: bool = None
+    calibrationText: str = ""
+
+
+def readModel(folder):
+    """Read names, structures and folds; quick.
+
+    :param folder: what the user chose.
+    :return: `ModelSummary`, with `problem` set where the folder is not a model that can be run.
+    """
+    from CalibUncertaintyLib import CalibUncertaintyError
+    from CalibUncertaintyLib.model.folder import ModelFolder
+
+    try:
+        model = ModelFolder.open(folder)
+        model.refuse_unsupported()
+    except CalibUncertaintyError as error:
+        return ModelSummary(Path(folder), problem=str(error))
+    return ModelSummary(
+        folder=model.path,
+        name=model.name,
+        configuration=model.configuration,
+        structures=tuple(model.labels.values()),
+        folds=tuple(model.folds),
+    )
+
+
+def checkCalibration(summary, folds, pooling, mirroring, calibration):
+    """Find out which calibration a run with these choices would apply. Takes seconds for large checkpoints.
+
+    :param folds: "all" or a list.
+    :param pooling: pool_logit or pool_prob.
+    :param calibration: auto or none.
+    :return: the summary with `calibrated` and `calibrationText`.
+    """
+    from CalibUncertaintyLib import CalibUncertaintyError
+    from CalibUncertaintyLib.model.folder import ModelFolder
+    from CalibUncertaintyLib.workflow.applied import choose_calibration
+
+    try:
+        model = ModelFolder.open(summary.folder)
+        selected = model.select_folds(folds)
+        applied = choose_calibration(model, selected, mirroring, pooling, calibration)
+    except (CalibUncertaintyError, OSError) as error:
+        return replace(summary, problem=str(error), calibrated=False, calibrationText=f"NOT CALIBRATED: {error}")
+    return replace(summary, calibrated=applied.calibrated, calibrationText=applied.summary(selected))
+
+
+class CalibrationCheck:
+    """`checkCalibration` in a thread: `start`, then `poll` until it gives the summary. A newer start makes older ones void."""
+
+    def __init__(self):
+        self._answers = {}
+        self._latest = 0
+
+    def start(self, *arguments):
+        """Begin a check with the arguments of `checkCalibration`."""
+        self._latest += 1
+        number = self._latest
+        thread = threading.Thread(
+            target=self._run, args=(number, arguments), name="CalibUncertainty-check", daemon=True
+        )
+        thread.start()
+
+    def stop(self):
+        """Forget what is under way."""
+        self._latest += 1
+        self._answers.clear()
+
+    def poll(self):
+        """The summary of the latest check once it is there, once; otherwise None."""
+        return self._answers.pop(self._latest, None)
+
+    def _run(self, number, arguments):
+        answer = checkCalibration(*arguments)
+        if number == self._latest:
+            self._answers[number] = answer

@@ -1,0 +1,190 @@
+"""The panel: holds the sections together and keeps them in step with the parameter node and the scene."""
+
+import logging
+
+import slicer
+import vtk
+from slicer.i18n import tr as _
+from slicer.util import VTKObservationMixin
+
+from . import ctVolume, slicerCompat, statusLine
+from .inputsSection import InputsSection
+from .layersSection import LayersSection
+from .parameterNode import isChosen
+from .reviewTable import ReviewTable
+from .runSection import RunSection
+
+
+class Panel(VTKObservationMixin):
+    """Everything below the module's title bar.
+
+    :param widget: the widget of the .ui file.
+    :param logic: `CalibUncertaintyLogic`.
+    :param resourcePath: function from a name in Resources to its path.
+    """
+
+    def __init__(self, widget, logic, resourcePath):
+        VTKObservationMixin.__init__(self)
+        self.widget = widget
+        self.ui = slicer.util.childWidgetVariables(widget)
+        self.logic = logic
+        self.scene = slicer.mrmlScene
+        self.parameterNode = None
+        self.overlays = None
+        self._guiTag = None
+        self._updating = False
+        self.inputs = InputsSection(self, self.ui)
+        self.run = RunSection(self, self.ui)
+        self.layers = LayersSection(self, self.ui, resourcePath)
+        self.review = ReviewTable(self, self.ui)
+        self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
+        self.addObserver(self.scene, self.scene.NodeRemovedEvent, self._onNodeRemoved)
+
+    @property
+    def needsPackages(self):
+        """Whether a run needs the packages of the real computation; a substitute for tests does not."""
+        return self.logic.command is None
+
+    def release(self):
+        """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
+        self.setParameterNode(None)
+        for section in (self.run, self.inputs, self.layers):
+            section.release()
+        self.removeObservers()
+
+    def setParameterNode(self, parameterNode):
+        """Follow this parameter node; None when the scene closes or the panel is left for good."""
+        if self.parameterNode is not None:
+            self.disconnectGui()
+            self.removeObserver(self.parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
+        self.parameterNode = parameterNode
+        if parameterNode is None:
+            self._setOverlays(None)
+            self.updateRunButton()
+            return
+        self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
+        firstCt = self._firstCt()
+        if parameterNode.ctVolume is None and firstCt is not None:
+            parameterNode.ctVolume = firstCt
+        self.connectGui()
+        self._restore()
+        self.update()
+
+    def connectGui(self):
+        """Let widgets and parameter node follow each other."""
+        if self.parameterNode is not None and self._guiTag is None:
+            self._guiTag = self.parameterNode.connectGui(self.ui)
+
+    def disconnectGui(self):
+        """Stop that; for another module's time."""
+        if self.parameterNode is not None and self._guiTag is not None:
+            self.parameterNode.disconnectGui(self._guiTag)
+        self._guiTag = None
+
+    def update(self):
+        """Bring widgets and slice views to the state of the parameter node."""
+        if self._updating or self.parameterNode is None:
+            return
+        self._updating = True
+        try:
+            self.inputs.update()
+            self.layers.update()
+            self.updateRunButton()
+        finally:
+            self._updating = False
+
+    def updateRunButton(self):
+        """Enable Run when a run can start, and say why not when it cannot."""
+        self.run.update()
+
+    def showError(self, message, details=""):
+        """Tell the user in one line, in the panel and in a message box; the details go to the log."""
+        logging.error("CalibUncertainty: %s\n%s", message, details)
+        self.run.showError(message)
+        if details:
+            slicer.util.errorDisplay(message, windowTitle="CalibUncertainty", detailedText=details)
+        else:
+            slicer.util.errorDisplay(message, windowTitle="CalibUncertainty")
+
+    def showResult(self, folder, ctNode=None):
+        """Show a Result folder as layers over its CT.
+
+        :param folder: a Result folder.
+        :param ctNode: the CT it was made from, if that is known.
+        """
+        from CalibUncertaintyLib import CalibUncertaintyError
+
+        try:
+            with slicer.util.WaitCursor():
+                overlays = self.logic.showResult(folder, self.parameterNode, ctNode)
+        except CalibUncertaintyError as error:
+            self.showError(str(error))
+            return
+        except Exception as error:
+            logging.exception("CalibUncertainty: a result cannot be shown")
+            self.showError(_("The result in {folder} cannot be shown: {error}").format(folder=folder, error=error))
+            return
+        self._setOverlays(overlays)
+        self.update()
+        slicer.util.resetSliceViews()
+        if self.shownCt() is None:
+            self.run.showError(_("The CT of this result is not in the scene: load it and choose it above as CT."))
+
+    def chooseStructure(self, name):
+        """Show the probability of a structure, if the layers have it."""
+        if self.parameterNode is not None and self.overlays is not None and name in self.overlays.structures:
+            self.parameterNode.structure = name
+
+    def shownCt(self):
+        """The CT below the layers: the chosen one, if the layers lie on its grid."""
+        if self.parameterNode is None or self.overlays is None:
+            return None
+        ctNode, result = self.parameterNode.ctVolume, self.overlays.result
+        if ctNode is None or (result is not None and not ctVolume.belongsTogether(ctNode, result)):
+            return None
+        return ctNode
+
+    def _setOverlays(self, overlays):
+        if self.overlays is not None:
+            self.overlays.release()
+        self.overlays = overlays
+        text, style = statusLine.statusOf(overlays)
+        self.ui.statusLabel.setText(text)
+        self.ui.statusLabel.setStyleSheet(style)
+        self.layers.onNewOverlays()
+        self.review.fill(overlays.result if overlays is not None else None)
+
+    def _restore(self):
+        """Take up the layers of a saved scene."""
+        overlays = self.logic.restoreOverlays(self.parameterNode)
+        if overlays is not None and self.overlays is not None and overlays.nodes == self.overlays.nodes:
+            overlays.release()
+            return
+        self._setOverlays(overlays)
+
+    def _firstCt(self):
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if not node.GetHideFromEditors() and not ctVolume.ctProblem(node):
+                return node
+        return None
+
+    def _onModified(self, caller, event):
+        self.update()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, caller, event, node):
+        # A layout with more slice views makes them when it is chosen: they get the layers, too.
+        if node is not None and node.IsA("vtkMRMLSliceCompositeNode") and self.overlays is not None:
+            slicerCompat.soon(self.layers.showInViews)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeRemoved(self, caller, event, node):
+        if self.overlays is not None and node in self.overlays.nodes:
+            self._setOverlays(None)
+            self.run.showError(_("A layer of the result was deleted. Open the result again to see it."))
+
+    @property
+    def resultFolder(self):
+        """Folder of the Result that is shown, or None."""
+        chosen = self.parameterNode is not None and isChosen(self.parameterNode.resultFolder)
+        return self.parameterNode.resultFolder if chosen else None

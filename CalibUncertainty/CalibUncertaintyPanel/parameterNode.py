@@ -1,0 +1,132 @@
+"""Every choice of the panel, kept in one MRML node, so that it is saved with the scene."""
+
+import enum
+import pathlib
+from typing import Annotated
+
+from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer.i18n import tr as _
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+ALL_FOLDS = "all"
+Percent = Annotated[float, WithinRange(0, 100)]
+
+
+class Device(enum.Enum):
+    """Where the network runs; the values are those of the request."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    MPS = "mps"
+    CPU = "cpu"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            "auto": _("Automatic (GPU if there is one)"),
+            "cuda": _("NVIDIA GPU"),
+            "mps": _("Apple GPU"),
+            "cpu": _("Processor (slow)"),
+        }[self.value]
+
+
+class Calibration(enum.Enum):
+    """Whether the stored temperature of the model is applied."""
+
+    AUTO = "auto"
+    NONE = "none"
+
+    def label(self):
+        """Text in the panel."""
+        return _("Calibrate with the model's record") if self is Calibration.AUTO else _("Do not calibrate")
+
+
+class Pooling(enum.Enum):
+    """How the folds are put together."""
+
+    LOGIT = "pool_logit"
+    PROBABILITY = "pool_prob"
+
+    def label(self):
+        """Text in the panel."""
+        if self is Pooling.LOGIT:
+            return _("Average the logits (labels as nnU-Net's)")
+        return _("Average the probabilities (labels may change)")
+
+
+class CtWindow(enum.Enum):
+    """Grey-scale windows in HU: (width, level); None leaves the CT as it is."""
+
+    SOFT_TISSUE = (400, 40)
+    BRAIN = (80, 40)
+    LUNG = (1500, -600)
+    BONE = (2000, 400)
+    AS_IS = None
+
+    def label(self):
+        """Text in the panel."""
+        names = {
+            CtWindow.SOFT_TISSUE: _("Soft tissue"),
+            CtWindow.BRAIN: _("Brain"),
+            CtWindow.LUNG: _("Lung"),
+            CtWindow.BONE: _("Bone"),
+            CtWindow.AS_IS: _("Window as it is"),
+        }
+        return names[self] if self.value is None else f"{names[self]} W{self.value[0]} L{self.value[1]}"
+
+
+@parameterNodeWrapper
+class CalibUncertaintyParameterNode:
+    """The choices, in the order of the panel.
+
+    folds - "all" or numbers with commas between.
+    roiComputedMm - how far from the structures the run computes maps and lists regions.
+    resultFolder - the folder of the Result that is shown; the three nodes below it show it.
+    threshold - in the unit of the measure.
+    probabilityFloor - probabilities below this many per cent are not drawn.
+    """
+
+    ctVolume: vtkMRMLScalarVolumeNode
+    modelFolder: pathlib.Path
+    folds: str = ALL_FOLDS
+    device: Device = Device.AUTO
+    calibration: Calibration = Calibration.AUTO
+    pooling: Pooling = Pooling.LOGIT
+    mirroring: bool = True
+    roiComputedMm: Annotated[float, WithinRange(1, 100)] = 15.0
+    outputFolder: pathlib.Path
+
+    resultFolder: pathlib.Path
+    probabilityVolume: vtkMRMLScalarVolumeNode
+    uncertaintyVolume: vtkMRMLScalarVolumeNode
+    segmentation: vtkMRMLSegmentationNode
+
+    measure: str = "entropy"
+    structure: str = ""
+    threshold: Annotated[float, WithinRange(0, 10)] = 0.35
+    roiShownMm: Annotated[float, WithinRange(0, 100)] = 15.0
+    probabilityFloor: Percent = 5.0
+    ctWindow: CtWindow = CtWindow.SOFT_TISSUE
+    ctVisible: bool = True
+    probabilityVisible: bool = True
+    uncertaintyVisible: bool = True
+    labelsVisible: bool = True
+    probabilityOpacity: Percent = 40.0
+    uncertaintyOpacity: Percent = 70.0
+    labelsOpacity: Percent = 100.0
+    legendsVisible: bool = True
+
+
+def isChosen(path):
+    """Whether a path parameter has been set; an unset one reads as "."."""
+    return str(path) not in ("", ".")
+
+
+def foldList(text):
+    """ "all", or the folds as the request wants them.
+
+    :param text: "all" or numbers with commas between.
+    """
+    if text.strip() in ("", ALL_FOLDS):
+        return ALL_FOLDS
+    return [int(part) if part.strip().isdigit() else part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,80 @@
+"""Start a run: from the choices of the panel to a request and a process."""
+
+import re
+import time
+from pathlib import Path
+
+from . import ctVolume, slicerCompat
+from .job import Job
+from .parameterNode import foldList, isChosen
+
+CT_FILE = "ct.nrrd"
+
+
+def libraryCommand():
+    """Command of the real computation; the request is put behind it."""
+    return [slicerCompat.pythonExecutable(), "-m", "CalibUncertaintyLib"]
+
+
+def startRun(parameterNode, modelFolder, command=None):
+    """Write the CT and the request, and start the process.
+
+    :param parameterNode: the choices.
+    :param modelFolder: the folder with plans.json, as `modelSummary.readModel` found it.
+    :param command: another program that speaks the protocol, for tests.
+    :return: a running `Job`.
+    :raises ValueError: if the CT cannot be segmented; the message is one sentence for the user.
+    :raises OSError: if a file cannot be written or the process not be started.
+    """
+    ctNode = parameterNode.ctVolume
+    problem = ctVolume.ctProblem(ctNode)
+    if problem:
+        raise ValueError(problem)
+    folder = Path(slicerCompat.runFolder())
+    ctVolume.writeCt(ctNode, folder / CT_FILE)
+    request = makeRequest(parameterNode, modelFolder, folder, ctNode.GetName())
+    job = Job(command or libraryCommand(), request, folder, _libraryFolder())
+    job.start()
+    return job
+
+
+def makeRequest(parameterNode, modelFolder, runFolder, ctName):
+    """The request of a run, as the process reads it.
+
+    :param runFolder: folder of this run; the result goes there unless the user has chosen another folder.
+    """
+    out = Path(runFolder) / "result"
+    if isChosen(parameterNode.outputFolder):
+        stamp = time.strftime("%Y-%m-%d %H-%M-%S")
+        out = Path(parameterNode.outputFolder) / f"{_fileName(ctName)} {stamp}"
+    arguments = {
+        "ct": str(Path(runFolder) / CT_FILE),
+        "model": str(modelFolder),
+        "out": str(out),
+        "folds": foldList(parameterNode.folds),
+        "device": parameterNode.device.value,
+        "calibration": parameterNode.calibration.value,
+        "mode": parameterNode.pooling.value,
+        "mirroring": parameterNode.mirroring,
+        "roi_mm": parameterNode.roiComputedMm,
+        "threshold": "stored",
+        "measure": "entropy",
+        "overwrite": False,
+    }
+    return {"verb": "segment", "arguments": arguments}
+
+
+def tidyUp(job):
+    """Remove the copy of the CT that only the process needed."""
+    (job.folder / CT_FILE).unlink(missing_ok=True)
+
+
+def _libraryFolder():
+    # Built and installed, the package lies with Slicer's scripted modules; unbuilt, beside the module's folder.
+    import CalibUncertaintyLib
+
+    return Path(CalibUncertaintyLib.__file__).resolve().parents[1]
+
+
+def _fileName(text):
+    return re.sub(r"[^\w\-. ]+", "_", text).strip(" .") or "CT"

@@ -1,0 +1,107 @@
+"""The module's self test, step by step, in Slicer or its stand-in. `case` is the unittest case that asserts."""
+# ruff: noqa: PT009 - Slicer runs unittest
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import slicer
+
+from . import testing
+from .mrmlTools import nodesOfClass
+
+DEMO_MODEL = Path("DemoModel") / "Dataset900_Phantom" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
+
+
+def wholeWayWithFake(case):
+    """Choose CT and model, run the fake computation, look at layers, threshold, measure and review."""
+    panel = _openPanel()
+    folder = Path(tempfile.mkdtemp(prefix="CalibUncertaintyTest"))
+    try:
+        case.assertFalse(panel.ui.runButton.enabled)
+        ctNode = testing.addPhantom(slicer.mrmlScene)
+        panel.logic.command = testing.fakeCommand()
+        panel.ui.ctSelector.setCurrentNode(ctNode)
+        panel.ui.modelPathLineEdit.currentPath = str(testing.makeFakeModel(folder))
+        case.assertTrue(panel.ui.runButton.enabled, panel.ui.runButton.toolTip)
+        runToEnd(case, panel, 60)
+        checkLayers(case, panel, ctNode)
+        checkReview(case, panel)
+    finally:
+        panel.logic.command = None
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wholeWayWithDemoModel(case):
+    """The same with the real computation and the network that lies in Resources."""
+    panel = _openPanel()
+    model = demoModelFolder()
+    case.assertTrue((model / "plans.json").is_file(), f"the demo model is not in {model}")
+    ctNode = testing.addPhantom(slicer.mrmlScene, shape=(48, 64, 64))
+    panel.ui.ctSelector.setCurrentNode(ctNode)
+    panel.ui.modelPathLineEdit.currentPath = str(model)
+    case.assertTrue(panel.ui.runButton.enabled, panel.ui.runButton.toolTip)
+    runToEnd(case, panel, 900)
+    checkLayers(case, panel, ctNode)
+
+
+def demoModelFolder():
+    """Where the demo model lies: beside the library, in a clone and in an installed extension."""
+    import CalibUncertaintyLib
+
+    library = Path(CalibUncertaintyLib.__file__).resolve().parents[1]
+    places = [library / "Resources" / DEMO_MODEL, Path(__file__).resolve().parents[1] / "Resources" / DEMO_MODEL]
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def runToEnd(case, panel, seconds):
+    """Press Run and wait for the end, as long as `seconds`; Slicer stays usable meanwhile."""
+    panel.ui.runButton.click()
+    case.assertTrue(panel.run.running, panel.ui.errorLabel.text)
+    case.assertFalse(panel.ui.runButton.enabled)
+    case.assertTrue(panel.ui.cancelButton.enabled)
+    deadline = time.time() + seconds
+    while panel.run.running and time.time() < deadline:
+        slicer.app.processEvents()
+        time.sleep(0.02)
+    case.assertFalse(panel.run.running, f"still running after {seconds} s")
+    case.assertIsNotNone(panel.overlays, panel.ui.errorLabel.text)
+
+
+def checkLayers(case, panel, ctNode):
+    """All layers are in every slice view, and the threshold moves the display node only."""
+    overlays, parameterNode = panel.overlays, panel.parameterNode
+    composites = nodesOfClass(slicer.mrmlScene, "vtkMRMLSliceCompositeNode")
+    case.assertGreater(len(composites), 0)
+    for composite in composites:
+        case.assertEqual(composite.GetBackgroundVolumeID(), ctNode.GetID())
+        case.assertEqual(composite.GetForegroundVolumeID(), overlays.probabilityNode.GetID())
+    displayNode = overlays.uncertaintyNode.GetScalarVolumeDisplayNode()
+    before = overlays.uncertaintyNode.GetImageData().GetMTime()
+    parameterNode.threshold = 0.5
+    case.assertAlmostEqual(displayNode.GetLowerThreshold(), 0.5)
+    panel.ui.thresholdSlider.value = 0.25
+    case.assertAlmostEqual(parameterNode.threshold, 0.25)
+    case.assertAlmostEqual(displayNode.GetLowerThreshold(), 0.25)
+    case.assertEqual(overlays.uncertaintyNode.GetImageData().GetMTime(), before)
+    panel.ui.measureComboBox.setCurrentIndex(0)
+    case.assertEqual(overlays.shownMeasure, parameterNode.measure)
+    case.assertIn("CALIBRATED", panel.ui.statusLabel.text.upper())
+
+
+def checkReview(case, panel):
+    """Going to the next region moves the slices through its peak."""
+    case.assertGreater(panel.ui.regionsTable.rowCount, 0)
+    panel.ui.nextRegionButton.click()
+    peak = panel.overlays.result.regions[0].peak_ras_mm
+    for node in nodesOfClass(slicer.mrmlScene, "vtkMRMLSliceNode"):
+        toSlice = type(node.GetSliceToRAS())()
+        toSlice.DeepCopy(node.GetSliceToRAS())
+        toSlice.Invert()
+        case.assertAlmostEqual(toSlice.MultiplyPoint((*peak, 1.0))[2], 0.0, places=3)
+
+
+def _openPanel():
+    slicer.util.selectModule("CalibUncertainty")
+    return slicer.util.getModuleWidget("CalibUncertainty").panel
