@@ -25,6 +25,7 @@ WINDOW, LEVEL = 400.0, 40.0  # soft tissue, HU
 PANEL = 3.5  # inches
 GAP = 0.07
 LEFT, RIGHT, TOP, BOTTOM = 0.95, 0.25, 1.2, 1.3  # inches around the panels
+CIRCLED = 12  # of the places to look at, the first ones are marked with their number
 LOWEST_SHOWN_PROBABILITY = 0.02  # fainter than this only veils the CT
 # Okabe and Ito's colours, told apart by most colour-blind readers, brightened for a grey background; then more for many classes.
 COLOURS = (
@@ -156,8 +157,8 @@ def _view(frame: Frame, box: Layer, margin_mm: float = 20.0, least_mm: float = 1
 def _planes_of(scene: _Scene) -> list[Plane]:
     shown = scene.uncertainty
     weight = Layer(scene.frame, np.nan_to_num(shown.array, nan=0.0), shown.start)
-    # Of the listed places the one that is most uncertain throughout: a blob, not the thin rim of a large organ.
-    listed = [region for region in scene.result.regions if region.kind == UNCERTAIN]
+    # Of the marked places the one that is most uncertain throughout: a blob, not the thin rim of a large organ.
+    listed = [region for region in scene.result.regions[:CIRCLED] if region.kind == UNCERTAIN]
     worst = max(listed, key=lambda region: region.mean, default=None)
     through = [] if worst is None else [scene.frame.index_of(worst.peak_lps_mm)[0]]
     return choose_planes(weight, scene.label, scene.frame, through)
@@ -242,7 +243,7 @@ def _draw_uncertainty(axes: Axes, scene: _Scene, plane: Plane, place: dict) -> N
         interpolation="nearest", **place,
     )  # fmt: skip
     across = [axis for axis in range(3) if axis != plane.axis]
-    for region in scene.result.regions[:12]:
+    for region in scene.result.regions[:CIRCLED]:
         index = scene.frame.index_of(region.peak_lps_mm)
         spots = [(index[a] - scene.view[a].start + 0.5) * scene.frame.spacing[a] for a in across]
         rows, columns = _extent(scene, plane)
