@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from phantom import make_phantom
-from phantom_anatomy import LABELS
+from phantom_anatomy import LABELS, LYMPH_NODES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATASET_ID, DATASET = 900, "Dataset900_Phantom"
@@ -43,7 +43,7 @@ def prepare_environment(work: Path) -> None:
         folder = work / name
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[f"nnUNet_{name}"] = str(folder)
-    os.environ.setdefault("nnUNet_n_proc_DA", "0")  # a batch takes 10 ms here; a worker would fight the network for the cores
+    os.environ.setdefault("nnUNet_n_proc_DA", "0")
     os.environ.setdefault("nnUNet_def_n_proc", "2")
 
 
@@ -90,6 +90,8 @@ def shrink(plans: dict) -> dict:
     configuration = plans["configurations"]["3d_fullres"]
     configuration["patch_size"] = PATCH_SIZE
     configuration["batch_size"] = 2
+    # Dice over the batch: per sample, every patch without a node would teach that there are none.
+    configuration["batch_dice"] = True
     network = configuration["architecture"]["arch_kwargs"]
     stages = len(FEATURES)
     network.update(
@@ -107,14 +109,24 @@ def shrink(plans: dict) -> dict:
 def make_trainer(work: Path, fold: int, iterations: int):
     """A real nnUNetTrainer with a short schedule, AdamW, bfloat16 on the CPU, and light augmentation."""
     import torch
+    from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
     from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
     from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
     from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
     from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
     from batchgeneratorsv2.transforms.utils.random import RandomTransform
     from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+    from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
     from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    class NodeLoader(nnUNetDataLoader):
+        """nnU-Net's loader; every second patch that must hold a structure holds a lymph node, the smallest of them."""
+
+        def get_bbox(self, data_shape, force_fg, class_locations, overwrite_class=None, verbose=False):
+            if force_fg and np.random.uniform() < 0.5:
+                overwrite_class = LYMPH_NODES
+            return super().get_bbox(data_shape, force_fg, class_locations, overwrite_class, verbose)
 
     class PhantomTrainer(nnUNetTrainer):
         def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
@@ -137,6 +149,25 @@ def make_trainer(work: Path, fold: int, iterations: int):
             self.inference_allowed_mirroring_axes = (0,)
             return (0.0, 0.0), False, self.configuration_manager.patch_size, (0,)
 
+        def get_dataloaders(self):
+            rotation, flat, patch, mirror_axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+            scales = self._get_deep_supervision_scales()
+            made = (
+                self.get_training_transforms(patch, rotation, scales, mirror_axes, flat),
+                self.get_validation_transforms(scales),
+            )
+            # In this process: a batch takes 10 ms, and a worker would only fight the network for the cores.
+            return tuple(
+                SingleThreadedAugmenter(
+                    NodeLoader(
+                        dataset, self.batch_size, patch, patch, self.label_manager, self.oversample_foreground_percent,
+                        probabilistic_oversampling=self.probabilistic_oversampling, transforms=transforms,
+                    ),
+                    None,
+                )
+                for dataset, transforms in zip(self.get_tr_and_val_datasets(), made, strict=True)
+            )
+
         @staticmethod
         def get_training_transforms(patch_size, rotation, deep_supervision_scales, mirror_axes, *_, **__):
             transforms = [
@@ -147,6 +178,14 @@ def make_trainer(work: Path, fold: int, iterations: int):
             if deep_supervision_scales is not None:
                 transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
             return ComposeTransforms(transforms)
+
+        def on_train_epoch_start(self) -> None:
+            super().on_train_epoch_start()
+            # The nodes are some hundred voxels in half a million: in the first third they weigh more, so that they are
+            # found at all; then every voxel counts the same again, or their probability would stay too high.
+            weight = torch.ones(len(LABELS) + 1)
+            weight[LYMPH_NODES] = 10.0 if self.current_epoch < self.num_epochs / 3 else 1.0
+            self.loss.loss.ce.weight = weight
 
         def train_step(self, batch: dict) -> dict:
             self.optimizer.zero_grad(set_to_none=True)
@@ -247,7 +286,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train the five-fold demo model on CT phantoms.")
     parser.add_argument("--work", type=Path, required=True, help="folder for data and training, outside the repository")
     parser.add_argument("--folds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--iterations", type=int, default=1250, help="training steps a fold")
+    parser.add_argument("--iterations", type=int, default=1000, help="training steps a fold")
     parser.add_argument("--store", type=Path, default=MODEL_FOLDER, help="model folder to write")
     parser.add_argument("--evaluate", action="store_true", help="train nothing; only measure the stored model")
     options = parser.parse_args(arguments)
