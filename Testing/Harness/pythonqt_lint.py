@@ -42,7 +42,7 @@ GONE_METHODS = {
 }
 STANDARD_IN_SLICER = {"slicer", "vtk", "vtkmodules", "qt", "ctk", "SimpleITK", "sitkUtils", "numpy", "scipy"}
 OWN = {"CalibUncertainty", "CalibUncertaintyLib", "CalibUncertaintyPanel"}
-QUESTIONS = ("confirmOkCancelDisplay", "confirmYesNoDisplay", "pip_ensure", "question")
+QUESTIONS = ("confirmOkCancelDisplay", "confirmYesNoDisplay", "pip_ensure", "question", "confirm")
 INSTALLS = ("pip_install", "pip_uninstall")
 
 
@@ -100,9 +100,10 @@ class _Visitor(ast.NodeVisitor):
         self.path, self.lines, self.stdlib = path, source.splitlines(), stdlib
         self.findings: list[Finding] = []
         self.functions: list[ast.AST] = []
+        self.allFunctions: list[ast.AST] = []
 
     def report(self, node: ast.AST, rule: str, message: str) -> None:
-        if "# pythonqt: ok" not in self.lines[node.lineno - 1]:
+        if not any("# pythonqt: ok" in line for line in self.lines[node.lineno - 1 : node.end_lineno]):
             self.findings.append(Finding(self.path, node.lineno, rule, message))
 
     # imports -----------------------------------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ class _Visitor(ast.NodeVisitor):
         if isinstance(node.func, ast.Attribute):
             self._checkMethod(node, node.func)
         if name.endswith(INSTALLS) and not self._asksFirst():
-            self.report(node, "install", "installs a package without a question to the person in the same function")
+            self.report(node, "install", "installs a package, and not every way here asks the person first")
         self._checkShortcut(node, name)
         self.generic_visit(node)
 
@@ -186,16 +187,30 @@ class _Visitor(ast.NodeVisitor):
                 self.report(node, "shortcut", f"single-letter shortcut {argument.value!r} takes the key from Slicer")
 
     def _asksFirst(self) -> bool:
-        scope = self.functions[0] if self.functions else None
-        if scope is None:
-            return False
-        return any(isinstance(n, ast.Call) and _dotted(n.func).endswith(QUESTIONS) for n in ast.walk(scope))
+        """Whether the outermost function around here asks, or every function of the file that leads to it does."""
+        return bool(self.functions) and self._leadsToQuestion(self.functions[0], set())
+
+    def _leadsToQuestion(self, function: ast.AST, seen: set[ast.AST]) -> bool:
+        called = {_dotted(n.func) for n in ast.walk(function) if isinstance(n, ast.Call)}
+        if any(name.rpartition(".")[2] in QUESTIONS for name in called):
+            return True
+        seen = seen | {function}
+        callers = [other for other in self.allFunctions if other not in seen and _calls(other, function)]
+        return bool(callers) and all(self._leadsToQuestion(caller, seen) for caller in callers)
+
+
+def _calls(caller: ast.AST, function: ast.AST) -> bool:
+    name = getattr(function, "name", None)
+    calls = (n for n in ast.walk(caller) if isinstance(n, ast.Call))
+    return name is not None and any(_dotted(n.func).rpartition(".")[2] == name for n in calls)
 
 
 def lintSource(source: str, path: str = "<source>") -> list[Finding]:
     """Findings in one file's text, in the order of its lines."""
     visitor = _Visitor(path, source, frozenset(sys.stdlib_module_names))
-    visitor.visit(ast.parse(source, path))
+    tree = ast.parse(source, path)
+    visitor.allFunctions = [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    visitor.visit(tree)
     return sorted(visitor.findings, key=lambda finding: finding.line)
 
 

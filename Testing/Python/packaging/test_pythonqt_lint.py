@@ -35,6 +35,10 @@ def test_the_module_has_nothing_that_pythonqt_breaks(repository):
         ("import", "def f():\n    import PySide6"),
         ("install", "def f():\n    slicer.util.pip_install('edt')"),
         ("install", "slicer.util.pip_install('edt')"),
+        (
+            "install",
+            "def ask():\n    confirm('?')\n    f()\ndef rude():\n    f()\ndef f():\n    slicer.util.pip_install('edt')",
+        ),
     ],
 )
 def test_each_rule_finds_what_it_is_for(rule, source):
@@ -56,6 +60,7 @@ def test_each_rule_finds_what_it_is_for(rule, source):
         "def f():\n    import torch",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch",
         "def f():\n    if slicer.util.confirmOkCancelDisplay('Install edt?'):\n        slicer.util.pip_install('edt')",
+        "def ask():\n    if confirm('Install?'):\n        _install()\ndef _install():\n    slicer.util.pip_install('edt')",
         "isinstance(widget, qt.QWidget)  # pythonqt: ok - compared with None before",
         "isinstance(value, str)",
         "array.size()",
