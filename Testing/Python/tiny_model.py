@@ -49,7 +49,7 @@ def plans(spacing=(2.0, 1.5, 1.5), transpose=(0, 1, 2), reader="SimpleITKIO", pa
     }  # fmt: skip
 
 
-def write_model(folder: Path, content: dict, folds=(0, 1), labels=None, channels=None, sharpness: float = 4.0, seed: int = 0) -> Path:
+def write_model(folder: Path, content: dict, folds=(0, 1), labels=None, channels=None, sharpness=4.0, seed=0) -> Path:
     """Write a model folder with untrained weights and return it. sharpness: factor of the last layer, how sure it is."""
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -117,7 +117,7 @@ def rotation(degrees: float) -> np.ndarray:
 
 
 def stock_prediction(model: Path, ct: Path, out: Path, folds=(0, 1), mirroring: bool = True):
-    """Stock nnU-Net from file to file: label volume as written by its own writer, and probabilities (C, ...) in its reader's axes."""
+    """Stock nnU-Net from file to file: its own writer's label volume, and probabilities (C, ...) in its reader's axes."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
