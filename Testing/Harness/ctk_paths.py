@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from PySide6.QtCore import Property, Signal
-from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QToolButton, QWidget
+from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QWidget
 
 from .pythonqt import emulatedCppClass
 
@@ -26,10 +26,15 @@ class ctkPathLineEdit(QWidget):
         self._edit = QComboBox(self)
         self._edit.setEditable(True)
         self._edit.setInsertPolicy(QComboBox.NoInsert)
+        self._edit.setSizeAdjustPolicy(QComboBox.AdjustToMinimumContentsLengthWithIcon)
+        self._edit.setMinimumContentsLength(7)
         self._button = QToolButton(self)
-        self._button.setText("…")
+        self._button.setText("...")
+        self._button.setSizePolicy(QSizePolicy.Fixed, QSizePolicy.Ignored)
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        self.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Fixed)
         layout.addWidget(self._edit, 1)
         layout.addWidget(self._button)
         self._filters, self._nameFilters, self._settingKey, self._label = 0x6007, (), "", ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import types
 
-from PySide6.QtCore import Property, QSize, Qt, Signal
+from PySide6.QtCore import Property, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
+    QAbstractButton,
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
@@ -15,8 +16,12 @@ from PySide6.QtWidgets import (
     QLineEdit,
     QMessageBox,
     QPushButton,
+    QSizePolicy,
     QSlider,
-    QToolButton,
+    QStyle,
+    QStyleOption,
+    QStyleOptionButton,
+    QStylePainter,
     QWidget,
 )
 
@@ -25,72 +30,71 @@ from .pythonqt import emulatedCppClass
 
 
 @emulatedCppClass
-class ctkCollapsibleButton(QWidget):
-    """A header with an arrow; collapsing hides what the layout below holds."""
+class ctkCollapsibleButton(QAbstractButton):
+    """A wide button with an arrow; unchecking it (collapsing) hides what its layout holds."""
 
     contentsCollapsed = Signal(bool)
-    toggled = Signal(bool)
-    clicked = Signal(bool)
+    _COLLAPSED_EXTRA = 10  # CTK's collapsedHeight
 
     def __init__(self, *args):
-        text = args[0] if args and isinstance(args[0], str) else ""
         super().__init__(args[-1] if args and isinstance(args[-1], QWidget) else None)
-        self._header = QToolButton(self)
-        self._header.setToolButtonStyle(Qt.ToolButtonTextBesideIcon)
-        self._header.setAutoRaise(True)
-        self._header.setText(text)
-        self._header.clicked.connect(lambda *_: self._onClicked())
-        self._collapsed = False
+        self.setCheckable(True)
+        self.setChecked(True)
         self._hiddenByCollapse = []
-        self._place()
+        self.setSizePolicy(QSizePolicy.Minimum, QSizePolicy.Preferred)
+        self.setContentsMargins(0, self._headerSize().height(), 0, 0)
+        if args and isinstance(args[0], str):
+            self.setText(args[0])
+        self.toggled.connect(lambda checked: self._onToggled(checked))
 
-    def _place(self):
-        self._header.setArrowType(Qt.RightArrow if self._collapsed else Qt.DownArrow)
-        height = self._header.sizeHint().height()
-        self._header.setGeometry(0, 0, max(self.width, 20), height)
-        self.setContentsMargins(0, height, 0, 0)
-        self.setMinimumHeight(height)
-        self.setMaximumHeight(height if self._collapsed else 16777215)
-
-    def resizeEvent(self, event):
-        self._place()
-        super().resizeEvent(event)
+    def _headerSize(self):
+        text = self.fontMetrics().size(Qt.TextShowMnemonic, self.text or "XXXX")
+        return QSize(text.width() + 40, text.height() + 10)
 
     def minimumSizeHint(self):
-        return QSize(60, self._header.sizeHint().height())
+        header = self._headerSize()
+        if not self.isChecked():
+            return header + QSize(0, self._COLLAPSED_EXTRA)
+        return header if self.layout() is None else self.layout().totalMinimumSize().expandedTo(header)
 
-    def _contents(self):
-        return [c for c in self.children() if isinstance(c, QWidget) and c is not self._header]
+    def sizeHint(self):
+        header = self._headerSize() + QSize(0, self._COLLAPSED_EXTRA)
+        if not self.isChecked() or self.layout() is None:
+            return header
+        return self.layout().totalSizeHint().expandedTo(header)
 
-    def _onClicked(self):
-        self._setCollapsed(not self._collapsed)
-        self.clicked.emit(not self._collapsed)
+    def hitButton(self, position):
+        return position.y() < self._headerSize().height()
 
-    def _setCollapsed(self, collapsed):
-        collapsed = bool(collapsed)
-        if collapsed == self._collapsed:
-            return
-        self._collapsed = collapsed
-        if collapsed:
-            self._hiddenByCollapse = [c for c in self._contents() if not c.isHidden()]
+    def paintEvent(self, event):
+        option = QStyleOptionButton()
+        option.initFrom(self)
+        option.rect.setHeight(self._headerSize().height())
+        option.state |= QStyle.State_Raised
+        painter = QStylePainter(self)
+        painter.drawControl(QStyle.CE_PushButtonBevel, option)
+        height = option.rect.height()
+        arrow = QStyleOption()
+        arrow.initFrom(self)
+        arrow.rect = QRect((height - 10) // 2, (height - 10) // 2, 10, 10)
+        painter.drawPrimitive(QStyle.PE_IndicatorArrowUp if self.isChecked() else QStyle.PE_IndicatorArrowDown, arrow)
+        painter.drawText(QRect(height, 0, self.width - height, height), Qt.AlignVCenter | Qt.AlignLeft, self.text)
+
+    def _onToggled(self, checked):
+        if not checked:
+            contents = [child for child in self.children() if isinstance(child, QWidget)]
+            self._hiddenByCollapse = [child for child in contents if not child.isHidden()]
         for child in self._hiddenByCollapse:
-            child.setVisible(not collapsed)
-        self._place()
-        self.contentsCollapsed.emit(collapsed)
-        self.toggled.emit(not collapsed)
+            child.setVisible(checked)
+        self.setMaximumHeight(16777215 if checked else self.sizeHint().height())
+        self.updateGeometry()
+        self.contentsCollapsed.emit(not checked)
 
-    def _setText(self, text):
-        self._header.setText(text)
-
-    def click(self):
-        self._onClicked()
-
-    collapsed = Property(bool, lambda self: self._collapsed, _setCollapsed)
-    checked = Property(bool, lambda self: not self._collapsed, lambda self, value: self._setCollapsed(not value))
-    text = Property(str, lambda self: self._header.text, _setText)
+    collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
     contentsFrameShape = Property(int, lambda self: 0, lambda self, value: None)
-    setCollapsed = _setCollapsed
-    setText = _setText
+
+    def setCollapsed(self, collapsed):
+        self.setChecked(not collapsed)
 
 
 class _SpinAndSlider(QWidget):
@@ -303,7 +307,7 @@ class ctkExpandableWidget(QWidget):
 
 @emulatedCppClass
 class ctkCollapsibleGroupBox(ctkCollapsibleButton):
-    title = Property(str, lambda self: self._header.text, lambda self, text: self._header.setText(text))
+    title = Property(str, lambda self: self.text, lambda self, text: self.setText(text))
 
 
 @emulatedCppClass

@@ -158,7 +158,9 @@ def install() -> None:
     name = "slicer.parameterNodeWrapper"
     if source:
         folder = Path(source) / "slicer" / "parameterNodeWrapper"
-        spec = importlib.util.spec_from_file_location(name, folder / "__init__.py", submodule_search_locations=[str(folder)])
+        spec = importlib.util.spec_from_file_location(
+            name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)

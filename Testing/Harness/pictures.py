@@ -10,13 +10,24 @@ import slicer
 
 
 def grab(widget, size: tuple[int, int] | None = None) -> qt.QImage:
-    """Picture of a widget as it would look in a window; ``size`` (width, height) in pixels, else its own."""
-    if size is not None:
-        widget.resize(*size)
+    """Picture of a widget as it would look in a window; ``size`` (width, height) in pixels, else its own.
+
+    A widget that needs more height gets it, as in the scroll area that holds a panel in Slicer: the picture then
+    shows all of it, and is higher than asked for. A width below the widget's minimum is raised to it as well.
+    """
     widget.show()
     for _ in range(3):  # layouts settle over a few rounds
+        if size is not None:
+            widget.resize(_asInScrollArea(widget, size))
         slicer.app.processEvents()
     return widget.grab().toImage()
+
+
+def _asInScrollArea(widget, size: tuple[int, int]) -> qt.QSize:
+    wanted = qt.QSize(*size).expandedTo(widget.minimumSizeHint())
+    if widget.layout() is not None and widget.layout().hasHeightForWidth():
+        wanted.setHeight(max(wanted.height(), widget.layout().totalHeightForWidth(wanted.width())))
+    return wanted
 
 
 def toArray(image: qt.QImage) -> np.ndarray:

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ElementTree
 import slicer
 from PySide6.QtCore import Property, QBuffer, QByteArray, QIODevice, Signal
 from PySide6.QtUiTools import QUiLoader
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QMainWindow, QWidget
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QMainWindow, QSizePolicy, QWidget
 
 from . import ctk_widgets
 from .ctk_widgets import _SpinAndSlider
@@ -72,6 +72,8 @@ class qMRMLNodeComboBox(_HasScene):
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._combo)
+        self.setSizePolicy(QSizePolicy.Preferred, QSizePolicy.Fixed)
+        self._combo.setSizePolicy(QSizePolicy.Expanding, QSizePolicy.Expanding)
         self._nodeTypes, self._attributes, self._tags, self._busy, self._heldID = (), [], [], False, ""
         self._options = {"noneEnabled": False, "addEnabled": True, "removeEnabled": True, "renameEnabled": False}
         self._options |= {"editEnabled": False, "selectNodeUponCreation": True, "showChildNodeTypes": True}
