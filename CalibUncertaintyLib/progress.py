@@ -45,6 +45,11 @@ class Progress:
         self.fraction = max(self.fraction, self._start + part * (self._stop - self._start))
         self.show(message)
 
+    def begin(self) -> None:
+        """A new job: what an earlier one left is forgotten."""
+        self.fraction = 0.0
+        self.timings.clear()
+
     def finish(self) -> None:
         """The whole job is done."""
         self.fraction = 1.0

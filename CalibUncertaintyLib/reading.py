@@ -24,7 +24,7 @@ def read_volume(path: Path, series: str | None = None, check: bool = True) -> Vo
         raise CalibUncertaintyError(f"{path} may not be read; check its permissions") from error
     volume = Volume.from_sitk(image)
     if check:
-        _check_voxels(volume, path)
+        check_volume(volume, path)
     return volume
 
 
@@ -70,7 +70,7 @@ class _QuietItk(sitk.LoggerBase):
     DisplayText = DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = _drop
 
 
-def _check_layout(path: Path, size: tuple[int, ...], components: int) -> None:
+def _check_layout(path: str | Path, size: tuple[int, ...], components: int) -> None:
     if components != 1:
         raise CalibUncertaintyError(
             f"{path} has {components} values in each voxel (a colour or vector image); a CT has one: export it as a scalar volume"
@@ -86,7 +86,8 @@ def _check_layout(path: Path, size: tuple[int, ...], components: int) -> None:
         )
 
 
-def _check_voxels(volume: Volume, path: Path) -> None:
+def check_volume(volume: Volume, path: str | Path) -> None:
+    """Refuse a volume that no CT can be: not three-dimensional, one slice, no voxel size, skewed axes, NaN. `path` names it."""
     _check_layout(path, volume.array.shape[::-1], 1)
     if not np.isfinite(volume.spacing_zyx).all() or min(volume.spacing_zyx) <= 0:
         raise CalibUncertaintyError(

@@ -29,6 +29,7 @@ class AppliedCalibration:
     record: str | None = None
     interval: Sequence[float] | None = None
     thresholds: dict = field(default_factory=dict)
+    status: str = "ok"
 
     def probabilities(self, pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
         """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed."""
@@ -100,5 +101,5 @@ def choose_calibration(
         return AppliedCalibration(mode, reason=reason)
     return AppliedCalibration(
         mode, float(entry.temperature), float(entry.member_temperature or entry.temperature), True, reason, str(path),
-        entry.temperature_interval, dict(entry.thresholds),
+        entry.temperature_interval, dict(entry.thresholds), entry.temperature_status,
     )  # fmt: skip

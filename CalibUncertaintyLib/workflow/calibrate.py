@@ -58,6 +58,7 @@ def calibrate(
     Raises CalibUncertaintyError, one line, for anything that is wrong with a case, the model or the record.
     """
     chosen, progress = CalibrateOptions(**options), progress or Progress()
+    progress.begin()
     if not 0 < chosen.roi_mm <= 1000:
         raise CalibUncertaintyError(f"the ROI distance must lie between 0 and 1000 mm, got {chosen.roi_mm}")
     model = model if isinstance(model, ModelFolder) else ModelFolder.open(model)

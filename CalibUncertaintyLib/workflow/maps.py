@@ -27,6 +27,8 @@ class Maps:
     label: np.ndarray  # (box) uint8 or uint16
     probability: np.ndarray  # (C - 1, box) float32, foreground classes 1, 2, ...
     measures: dict[str, np.ndarray]  # (box) float32 each
+    foreground: np.ndarray  # (box) float32, calibrated probability of any structure
+    likeliest: np.ndarray  # (box) as label: the structure that is most probable, were it not background
     changed_by_pooling: int = 0
     changed_by_temperature: int = 0
 
@@ -41,11 +43,14 @@ def make_maps(
 ) -> Maps:
     """Calibrated probabilities, labels and every measure of one case."""
     names = measure_names(len(opinions.members))
+    label_type = np.uint8 if n_classes <= 256 else np.uint16
     maps = Maps(
         box,
-        scratch.array(box.shape, np.uint8 if n_classes <= 256 else np.uint16),
+        scratch.array(box.shape, label_type),
         scratch.array((n_classes - 1, *box.shape), np.float32),
         {name: scratch.array(box.shape, np.float32) for name in names},
+        scratch.array(box.shape, np.float32),
+        scratch.array(box.shape, label_type),
     )
     for slab in opinions.slabs(box):
         inside = slab.inside
@@ -55,6 +60,8 @@ def make_maps(
             maps.changed_by_pooling += int(np.count_nonzero(label != slab.pooled.argmax(axis=0)))
         maps.label[inside] = label
         maps.probability[(slice(None), *inside)] = _stored(p[1:])
+        maps.foreground[inside] = 1.0 - p[0]
+        maps.likeliest[inside] = p[1:].argmax(axis=0) + 1
         for name, values in measure_values(p, slab.members, calibration).items():
             maps.measures[name][inside] = _stored(values)
         progress.report(inside[0].stop / box.shape[0])

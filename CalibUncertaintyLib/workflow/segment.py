@@ -16,7 +16,7 @@ from ..inference.opinions import Box, Opinions
 from ..inference.scratch import Scratch
 from ..model.folder import Fold, ModelFolder
 from ..progress import Progress
-from ..reading import check_is_ct
+from ..reading import check_is_ct, check_volume
 from ..result import Result
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.regions import FoundRegions, find_regions
@@ -115,6 +115,7 @@ def segment(
     Cancelled when `progress` says so.
     """
     chosen, progress, out = SegmentOptions(**options), progress or Progress(), Path(out)
+    progress.begin()
     began = time.perf_counter()
     check_output(out, chosen.overwrite)
     model = model if isinstance(model, ModelFolder) else ModelFolder.open(model)
@@ -187,12 +188,11 @@ class _Run:
             raise CalibUncertaintyError(
                 f"{self.options.measure} compares several members and only one fold is used; choose more folds or another measure"
             )
-        foreground = self.maps.probability.sum(axis=0)
         self.regions: FoundRegions = find_regions(
             frame.to_volume(self.maps.measures[self.options.measure]), self.distance, self.label,
-            frame.to_volume(np.minimum(foreground, 1.0, out=foreground)), frame.to_volume(self.maps.measures["conf"]),
+            frame.to_volume(self.maps.foreground), frame.to_volume(self.maps.measures["conf"]),
             self.options.roi_mm, self.threshold, self.geometry, self.model.labels, self.options.min_region_ml * 1000.0,
-            self.options.miss_probability, frame.to_volume(self.maps.probability.argmax(axis=0) + 1),
+            self.options.miss_probability, frame.to_volume(self.maps.likeliest),
         )  # fmt: skip
 
     def threshold_of(self, measure: str) -> tuple[float, str]:
@@ -205,6 +205,7 @@ class _Run:
 
 def _read_ct(ct: str | Path | Volume, series: str | None) -> tuple[Volume, str]:
     if isinstance(ct, Volume):
+        check_volume(ct, "the given volume")
         return ct, "the given volume"
     return Volume.read(ct, series), str(ct)
 
@@ -213,6 +214,8 @@ def _warnings(model: ModelFolder, calibration: AppliedCalibration, predictor: Me
     warnings = []
     if not calibration.calibrated:
         warnings.append(f"The probabilities are NOT CALIBRATED: {calibration.reason}")
+    elif calibration.status != "ok":
+        warnings.append(f"The stored temperature ran to its limit when it was fitted ({calibration.status}); calibrate again")
     if model.channels[0].upper() != "CT":
         warnings.append(f"The model was trained on '{model.channels[0]}' images, not on CT")
     if predictor.trainer not in ("", "nnUNetTrainer") and not predictor.trainer.startswith("nnUNetTrainer"):
