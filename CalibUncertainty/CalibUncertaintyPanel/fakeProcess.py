@@ -7,6 +7,7 @@ Its "model" calls everything above 110 HU a structure: Organ in the half with th
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -68,6 +69,8 @@ def _refuse(arguments, behaviour):
 
 
 def _hang(arguments, behaviour):
+    out = Path(arguments["out"])
+    out.with_name(f".{out.name}.{os.getpid()}.partial").mkdir()
     print("about to hang", file=sys.stderr, flush=True)
     while True:
         time.sleep(1)

@@ -13,6 +13,7 @@ from .layersSection import LayersSection
 from .parameterNode import isChosen
 from .reviewTable import ReviewTable
 from .runSection import RunSection
+from .sliceLayers import compositeNodes
 
 
 class Panel(VTKObservationMixin):
@@ -114,6 +115,7 @@ class Panel(VTKObservationMixin):
         """
         from CalibUncertaintyLib import CalibUncertaintyError
 
+        before = {node.GetBackgroundVolumeID() for node in compositeNodes(self.scene)}
         try:
             with slicer.util.WaitCursor():
                 overlays = self.logic.showResult(folder, self.parameterNode, ctNode)
@@ -126,8 +128,10 @@ class Panel(VTKObservationMixin):
             return
         self._setOverlays(overlays)
         self.update()
-        slicer.util.resetSliceViews()
-        if self.shownCt() is None:
+        shown = self.shownCt()
+        if shown is not None and shown.GetID() not in before:
+            slicer.util.resetSliceViews()  # another CT than before; otherwise zoom and position stay as they are
+        if shown is None:
             self.run.showError(_("The CT of this result is not in the scene: load it and choose it above as CT."))
 
     def chooseStructure(self, name):

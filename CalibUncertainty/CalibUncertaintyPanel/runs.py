@@ -1,6 +1,8 @@
 """Start a run: from the choices of the panel to a request and a process."""
 
+import glob
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -65,8 +67,12 @@ def makeRequest(parameterNode, modelFolder, runFolder, ctName):
 
 
 def tidyUp(job):
-    """Remove the copy of the CT that only the process needed."""
+    """Remove the copy of the CT that only the process needed, and what a stopped process has left half written."""
     (job.folder / CT_FILE).unlink(missing_ok=True)
+    out = Path(job.request["arguments"]["out"])
+    if out.parent.is_dir():
+        for left in out.parent.glob(f".{glob.escape(out.name)}.*"):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _libraryFolder():

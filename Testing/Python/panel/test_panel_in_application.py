@@ -209,8 +209,11 @@ def test_a_hanging_run_is_noticed_and_can_be_cancelled(panel, ct, model, behave,
     panel.run.job.stallSeconds = 0.3
     slicer_application.waitUntil(lambda: "No sign of life" in panel.ui.errorLabel.text, seconds=10)
     assert panel.run.running
+    folder = panel.run.job.folder
+    slicer_application.waitUntil(lambda: list(folder.glob(".result.*")), seconds=10)
     panel.ui.cancelButton.click()
     assert not panel.run.running
+    assert sorted(path.name for path in folder.iterdir()) == ["log.txt", "request.json"]
 
 
 def test_a_result_is_shown_as_layers_with_a_status_that_says_calibrated(finished, ct):
@@ -444,6 +447,35 @@ def test_without_the_pytorch_extension_the_panel_says_what_to_install(panel, ct,
     panel.ui.runButton.click()
     assert "PyTorch extension" in panel.ui.errorLabel.text
     assert not panel.run.running
+
+
+def test_zoom_and_position_stay_when_the_ct_was_shown_already(finished):
+    import slicer
+
+    node = slicer.mrmlScene.GetNodeByID("vtkMRMLSliceNodeRed")
+    node.SetFieldOfView(30, 30, 1)
+    finished.showResult(str(finished.resultFolder), finished.parameterNode.ctVolume)
+    assert node.GetFieldOfView()[:2] == (30, 30)
+
+
+def test_a_slice_view_that_appears_later_gets_the_layers(finished, slicer_application):
+    import slicer
+
+    composite = slicer.vtkMRMLSliceCompositeNode()
+    composite.SetLayoutName("Slice4")
+    composite = slicer.mrmlScene.AddNode(composite)
+    slicer_application.waitUntil(lambda: composite.GetForegroundVolumeID() is not None, seconds=5)
+    assert composite.GetNthLayerVolumeID(3) == finished.overlays.uncertaintyNode.GetID()
+
+
+@pytest.mark.slow
+def test_the_whole_way_with_the_demo_model_and_the_real_computation(panel, monkeypatch):
+    import slicer
+
+    panel.logic.command = None
+    monkeypatch.setenv("CALIB_UNCERTAINTY_SLOW_TESTS", "1")
+    slicer.selfTests["CalibUncertainty"]()
+    assert panel.overlays.result.provenance["model"]["name"] == "Dataset900_Phantom"
 
 
 def test_every_widget_that_can_be_used_explains_itself(panel):
