@@ -33,12 +33,12 @@ class SliceView:
         self.name = name
         self._core = core
         self._size = DEFAULT_SIZE
-        self._window = None
         self._logic = slicer.vtkMRMLSliceLogic()
         self._logic.SetMRMLApplicationLogic(core.applicationLogic)
         self._logic.SetMRMLScene(core.scene)
         self._logic.SetSliceNode(core.scene.GetNodeByID(f"vtkMRMLSliceNode{name}"))
-        self._setSize(DEFAULT_SIZE)
+        self._createWindow()  # at once, as in Slicer: a displayable manager answers to events it was there to hear
+        self.resize(DEFAULT_SIZE)
 
     def sliceLogic(self):
         return self._logic
@@ -67,12 +67,11 @@ class SliceView:
     def setSliceOffsetValue(self, offset: float):
         self._logic.SetSliceOffset(offset)
 
-    def _setSize(self, size: tuple[int, int]) -> None:
+    def resize(self, size: tuple[int, int]) -> None:
         """Resize as a window does: the slice node's dimensions and the field of view follow."""
         self._size = tuple(int(s) for s in size)
         self._logic.ResizeSliceNode(*self._size)
-        if self._window is not None:
-            self._window.SetSize(*self._size)
+        self._window.SetSize(*self._size)
 
     def _createWindow(self) -> None:
         self._renderer = vtk.vtkRenderer()
@@ -102,9 +101,7 @@ class SliceView:
     def render(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """RGB image, uint8, shape (height, width, 3), first row at the top."""
         if size is not None and tuple(size) != self._size:
-            self._setSize(size)
-        if self._window is None:
-            self._createWindow()
+            self.resize(size)
         self._logic.UpdatePipeline()
         layers = self._logic.GetImageDataConnection()  # None while no layer holds a volume
         self._mapper.SetInputConnection(layers)

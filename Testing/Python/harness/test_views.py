@@ -45,7 +45,7 @@ def show(**layers):
 
     slicer.util.setSliceViewerLayers(**layers, fit=False)
     view = slicer.app.layoutManager().sliceWidget("Red")
-    view._setSize((60, 60))
+    view.resize((60, 60))
     view.mrmlSliceNode().SetFieldOfView(60, 60, 1)
     view.mrmlSliceNode().SetOrientationToAxial()
     view.mrmlSliceNode().JumpSliceByCentering(0, 0, 0)
