@@ -1,8 +1,9 @@
 """Pictures of the real panel over real slice views, made in the stand-in for the Slicer application.
 
-    python Testing/screenshots.py [--result FOLDER --ct FILE] [--out Resources/Screenshots] [--region 1]
+    python Testing/screenshots.py [--result FOLDER --ct FILE --model FOLDER] [--out Resources/Screenshots] [--region 1] [--zoom 2]
 
-Without a Result the fake computation of the tests runs on its small phantom, through the panel, as a person would run it.
+Without a Result the demo model segments a CT phantom that it has not seen, through the panel, as a person would do it
+(minutes); with --fake, the fake computation of the tests does it at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty", REPOSITORY / "Testin
     sys.path.insert(0, str(folder))
 
 PANEL_WIDTH = 430
-SLICE_SIZE = (560, 560)
+SLICE_SIZE = (600, 420)
 
 
 def open_panel(application):
@@ -50,6 +51,20 @@ def run_fake(panel, folder: Path) -> None:
     wait(lambda: not panel.run.running)
 
 
+def run_demo(panel, folder: Path, seed: int) -> None:
+    """Run the demo model on a phantom through the panel."""
+    import slicer
+    from CalibUncertaintyPanel import selfTest
+    from phantom import make_phantom, write_phantom
+
+    node = slicer.util.loadVolume(str(write_phantom(make_phantom(seed), folder) / "ct.nii.gz"))
+    node.SetName("CT phantom")
+    panel.ui.ctSelector.setCurrentNode(node)
+    panel.ui.modelPathLineEdit.currentPath = str(selfTest.demoModelFolder())
+    panel.ui.runButton.click()
+    wait(lambda: not panel.run.running, 1800)
+
+
 def open_result(panel, result: Path, ct: Path | None, model: Path | None) -> None:
     """Show a Result folder; with its CT and model, so that the inputs are filled as after a run."""
     import slicer
@@ -75,6 +90,16 @@ def wait(done, seconds: float = 120.0) -> None:
         time.sleep(0.02)
 
 
+def zoom_to(position, factor: float) -> None:
+    """Centre every slice view on a point and enlarge it."""
+    import slicer
+
+    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
+        width, height, depth = node.GetFieldOfView()
+        node.SetFieldOfView(width / factor, height / factor, depth)
+        node.JumpSliceByCentering(*position)
+
+
 def settle() -> None:
     """Let delayed work of the panel happen."""
     import slicer
@@ -84,12 +109,15 @@ def settle() -> None:
         slicer.app.processEvents()
 
 
-def pictures(panel, out: Path, region: int) -> list[Path]:
-    """Panel with the three slice views through one region, and the views alone."""
+def pictures(panel, out: Path, region: int, zoom: float = 1.0) -> list[Path]:
+    """Panel with the three slice views through one region, and the axial view alone."""
     from Harness.pictures import compose, grab, save
 
-    if panel.overlays.result.regions:
-        panel.review.select(min(region, len(panel.overlays.result.regions)) - 1)
+    regions = panel.overlays.result.regions
+    if regions:
+        region = min(region, len(regions))
+        panel.review.select(region - 1)
+        zoom_to(regions[region - 1].peak_ras_mm, zoom)
     wait(
         lambda: (
             panel.inputs.summary is None or panel.inputs.summary.problem or panel.inputs.summary.calibrated is not None
@@ -98,10 +126,10 @@ def pictures(panel, out: Path, region: int) -> list[Path]:
     settle()
     slices = draw_views()
     panel.widget.setParent(None)  # out of the window, whose height would squeeze it; Slicer's panel scrolls
-    height = max(panel.widget.heightForWidth(PANEL_WIDTH), 2 * SLICE_SIZE[1])
+    height = max(panel.widget.heightForWidth(PANEL_WIDTH), 3 * SLICE_SIZE[1])
     image = grab(panel.widget, (PANEL_WIDTH, height))
     paths = [out / "panel-and-slices.png", out / "axial.png"]
-    compose(image, *slices, path=paths[0])
+    compose(image, *slices, path=paths[0], columns=1)
     save(slices[0], paths[1])
     return paths
 
@@ -109,9 +137,10 @@ def pictures(panel, out: Path, region: int) -> list[Path]:
 def main(arguments: list[str] | None = None) -> int:
     """Make the pictures and say where they are."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--result", type=Path, help="a Result folder; without it, the fake computation on a small phantom"
-    )
+    parser.add_argument("--result", type=Path, help="a Result folder; without it, the demo model runs on a phantom")
+    parser.add_argument("--fake", action="store_true", help="run the fake computation of the tests instead")
+    parser.add_argument("--seed", type=int, default=7, help="which phantom")
+    parser.add_argument("--zoom", type=float, default=1.0, help="enlargement about the region")
     parser.add_argument("--ct", type=Path, help="the CT of that Result, if its own path has gone")
     parser.add_argument("--model", type=Path, help="the model folder to show in the panel")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "Resources" / "Screenshots")
@@ -122,14 +151,16 @@ def main(arguments: list[str] | None = None) -> int:
 
     application = start()
     panel = open_panel(application)
-    if options.result is None:
+    if options.result is not None:
+        open_result(panel, options.result, options.ct, options.model)
+    elif options.fake:
         run_fake(panel, application.folder / "model")
     else:
-        open_result(panel, options.result, options.ct, options.model)
+        run_demo(panel, application.folder / "phantom", options.seed)
     if panel.overlays is None:
         print(f"screenshots: {panel.ui.errorLabel.text}", file=sys.stderr)
         return 1
-    for path in pictures(panel, options.out, options.region):
+    for path in pictures(panel, options.out, options.region, options.zoom):
         print(path)
     return 0
 

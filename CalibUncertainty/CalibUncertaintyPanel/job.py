@@ -15,7 +15,7 @@ from pathlib import Path
 
 from . import processTree
 
-TAIL_LINES = 40
+TAIL_LINES = 200
 LONGEST_LINE = 65536
 STALL_SECONDS = 180.0
 READER_PATIENCE_SECONDS = 1.0  # pipes may stay open in a grandchild when the process itself is gone
@@ -169,6 +169,8 @@ class Job:
                 events.append(event)
 
     def _keep(self, line):
+        if self.tail and self.tail[-1] == line[:500]:
+            return  # a stage that reports the same again and again must not push out what matters
         self.tail.append(line[:500])
         self._log.write(line + "\n")
         self._log.flush()

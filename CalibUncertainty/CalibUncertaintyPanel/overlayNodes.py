@@ -87,6 +87,7 @@ def setLegend(volumeNode, title):
         holder = volumeNode.GetNodeReference(SCALE_ROLE)
         if holder is not None:
             legend.SetAndObservePrimaryDisplayNode(holder)
+    legend.SetName(f"{volumeNode.GetName()} colour legend")
     legend.SetTitleText(title)
 
 

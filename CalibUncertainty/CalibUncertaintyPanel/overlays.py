@@ -159,7 +159,7 @@ class Overlays:
         self.probabilityNode.SetAttribute(PREFIX + "Structure", structure)
         self.probabilityNode.SetName(f"Probability of {structure}{self._suffix}")
         overlayNodes.setScale(self.probabilityNode, 1.0)
-        overlayNodes.setLegend(self.probabilityNode, f"P({structure})\n{self._state}")
+        overlayNodes.setLegend(self.probabilityNode, f"Probability\n{structure}\n{self._state}")
 
     def showUncertainty(self, measure, structure):
         """Show a measure; `entropy_k` is that of the named structure. Falls back to the first measure there is."""

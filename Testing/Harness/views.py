@@ -29,7 +29,7 @@ DEFAULT_SIZE = (600, 600)
 class SliceView:
     """What ``layoutManager().sliceWidget("Red")`` gives: the logic is real, the widget is not there."""
 
-    def __init__(self, name: str, core):
+    def __init__(self, name: str, core, logics: vtk.vtkCollection):
         self.name = name
         self._core = core
         self._size = DEFAULT_SIZE
@@ -37,6 +37,7 @@ class SliceView:
         self._logic.SetMRMLApplicationLogic(core.applicationLogic)
         self._logic.SetMRMLScene(core.scene)
         self._logic.SetSliceNode(core.scene.GetNodeByID(f"vtkMRMLSliceNode{name}"))
+        logics.AddItem(self._logic)  # before the displayable managers: the one of colour legends asks for it once
         self._createWindow()  # at once, as in Slicer: a displayable manager answers to events it was there to hear
         self.resize(DEFAULT_SIZE)
 
@@ -141,11 +142,9 @@ class LayoutManager:
     def __init__(self, core):
         self._core = core
         self.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
-        self._views = {name: SliceView(name, core) for name in SLICE_VIEWS}
         self._logics = vtk.vtkCollection()
-        for view in self._views.values():
-            self._logics.AddItem(view.sliceLogic())
         core.applicationLogic.SetSliceLogics(self._logics)
+        self._views = {name: SliceView(name, core, self._logics) for name in SLICE_VIEWS}
 
     def layoutLogic(self):
         return self._core.layoutLogic

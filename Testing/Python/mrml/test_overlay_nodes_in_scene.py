@@ -1,5 +1,7 @@
 """The nodes themselves: names, attributes, folder, outlines, legends, and what a saved scene brings back."""
 
+import json
+
 import numpy as np
 import pytest
 import slicer
@@ -7,6 +9,8 @@ from CalibUncertaintyPanel import ctVolume, overlayNodes, palettes, testing
 from CalibUncertaintyPanel.mrmlTools import nodesOfClass
 from CalibUncertaintyPanel.overlays import Overlays
 from vtk.util.numpy_support import vtk_to_numpy
+
+from CalibUncertaintyLib.result import Result
 
 
 @pytest.fixture
@@ -57,6 +61,38 @@ def test_a_structure_that_was_not_found_gets_no_segment(scene, ct, make_result):
     overlays = Overlays.create(scene, result, ct)
     assert overlays.segmentationNode.GetSegmentation().GetNumberOfSegments() == 1
     assert overlays.structures == ["Organ", "Node"]
+
+
+def test_a_ct_in_which_nothing_was_found_is_shown_without_distance_and_without_outlines(scene, ct, make_result):
+    folder = make_result(ct).folder
+    content = json.loads((folder / "result.json").read_text())
+    content["maps"]["distance"]["file"] = None
+    content["regions"] = []
+    (folder / "result.json").write_text(json.dumps(content))
+    segmentation = Result.open(folder).segmentation
+    segmentation.with_array(np.zeros_like(segmentation.array)).write(folder / "segmentation.nii.gz")
+    result = Result.open(folder)
+    overlays = Overlays.create(scene, result, ct)
+    overlays.setRoiDistance(2.0)
+    assert overlays.segmentationNode.GetSegmentation().GetNumberOfSegments() == 0
+    assert np.array_equal(testing.arrayOf(overlays.uncertaintyNode), result.uncertainty("entropy").array)
+
+
+def test_a_measure_that_one_member_cannot_give_is_not_offered(scene, ct, make_result):
+    folder = make_result(ct).folder
+    content = json.loads((folder / "result.json").read_text())
+    mutual = next(entry for entry in content["maps"]["uncertainty"] if entry["measure"] == "mi")
+    mutual.update(file=None, status="single_member", range=[0.0, 0.0])
+    (folder / "result.json").write_text(json.dumps(content))
+    overlays = Overlays.create(scene, Result.open(folder), ct, measure="mi")
+    assert overlays.shownMeasure != "mi"
+    assert {info.id for info in overlays.measures if info.available} == {
+        "conf",
+        "margin",
+        "entropy",
+        "exp_entropy",
+        "entropy_k",
+    }
 
 
 def test_attributes_say_model_calibration_measure_structure_and_folder(scene, ct, make_result):

@@ -449,6 +449,24 @@ def test_without_the_pytorch_extension_the_panel_says_what_to_install(panel, ct,
     assert not panel.run.running
 
 
+def test_both_legends_are_drawn_beside_the_patient_and_go_with_their_layer(finished):
+    from Harness.views import render_slice
+
+    def bright_pixels():
+        picture = render_slice("Red", (600, 420)).max(axis=-1) > 200
+        return picture[90:230, :70].sum(), picture[90:230, -70:].sum()
+
+    left, right = bright_pixels()
+    assert left > 100
+    assert right > 100
+    finished.ui.uncertaintyEyeButton.click()
+    assert bright_pixels()[0] == left
+    assert bright_pixels()[1] < right / 4
+    finished.ui.uncertaintyEyeButton.click()
+    finished.ui.legendsCheckBox.click()
+    assert max(bright_pixels()) < right / 4
+
+
 def test_zoom_and_position_stay_when_the_ct_was_shown_already(finished):
     import slicer
 
