@@ -87,9 +87,10 @@ class ctkDirectoryButton(QPushButton):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self._directory = ""
+        self._directory = str(Path(".").absolute())
 
     def _setDirectory(self, directory):
+        directory = str(Path(directory).absolute())
         if directory != self._directory:
             self._directory = directory
             self.setText(directory)

@@ -129,7 +129,8 @@ class _SpinAndSlider(QWidget):
     def _placeSlider(self):
         self._busy = True
         span = self._span()
-        self._slider.setValue(round(10000 * (self._spin.value - self._spin.minimum) / span) if span > 0 else 0)
+        part = (self._spin.value - self._spin.minimum) / span if 0 < span < float("inf") else 0
+        self._slider.setValue(round(10000 * part))
         self._busy = False
 
     def _onSpin(self, value):
@@ -293,6 +294,21 @@ class ctkCheckBox(QCheckBox):
 @emulatedCppClass
 class ctkDoubleSpinBox(QDoubleSpinBox):
     pass
+
+
+@emulatedCppClass
+class ctkDoubleSlider(_SpinAndSlider):
+    pass
+
+
+@emulatedCppClass
+class ctkDoubleRangeSlider(ctkRangeWidget):
+    pass
+
+
+@emulatedCppClass
+class ctkCheckablePushButton(QPushButton):
+    checkBoxControlsButtonToggleState = Property(bool, lambda self: True, lambda self, value: None)
 
 
 @emulatedCppClass

@@ -6,6 +6,7 @@ import functools
 import operator
 import xml.etree.ElementTree as ElementTree
 
+import shiboken6
 import slicer
 from PySide6.QtCore import Property, QBuffer, QByteArray, QIODevice, Signal
 from PySide6.QtUiTools import QUiLoader
@@ -93,7 +94,9 @@ class qMRMLNodeComboBox(_HasScene):
         self._tags = []
 
     def _onSceneEvent(self, caller, event):
-        if not caller.IsBatchProcessing():
+        if not shiboken6.isValid(self):  # the widget was deleted; a C++ widget would have stopped to listen
+            self._stopObserving()
+        elif not caller.IsBatchProcessing():
             self._refill()
 
     def _isListed(self, node) -> bool:
@@ -119,14 +122,17 @@ class qMRMLNodeComboBox(_HasScene):
         return [node for node in nodes if self._isListed(node)]
 
     def _refill(self):
+        """List the nodes anew. As in Slicer, nothing is chosen by itself, but a removed node gives way to its neighbour."""
         self._busy = True
+        row = self._combo.currentIndex
         self._combo.clear()
-        nodes = self._nodes()
-        if self._options["noneEnabled"] or not nodes:
-            self._combo.addItem(self._options["noneDisplay"] if nodes or self._options["noneEnabled"] else "", "")
-        for node in nodes:
+        if self._options["noneEnabled"]:
+            self._combo.addItem(self._options["noneDisplay"], "")
+        for node in self._nodes():
             self._combo.addItem(node.GetName(), node.GetID())
-        self._combo.setCurrentIndex(max(0, self._combo.findData(self._heldID)))
+        found = self._combo.findData(self._heldID) if self._heldID else (0 if self._options["noneEnabled"] else -1)
+        gone = self._heldID and found < 0
+        self._combo.setCurrentIndex(min(row, self._combo.count - 1) if gone else found)
         self._busy = False
         self._onIndex()
 
@@ -146,12 +152,8 @@ class qMRMLNodeComboBox(_HasScene):
         self.setCurrentNodeID(node.GetID() if node is not None else "")
 
     def setCurrentNodeID(self, nodeID):
-        index = self._combo.findData(nodeID or "")
-        if index < 0:  # nothing chosen: an editable-looking, empty entry
-            self._busy, index = True, self._combo.count
-            self._combo.addItem("", "")
-            self._busy = False
-        self._combo.setCurrentIndex(index)
+        index = self._combo.findData(nodeID) if nodeID else -1
+        self._combo.setCurrentIndex(0 if index < 0 and self._options["noneEnabled"] else index)
         self._onIndex()
 
     def addNode(self, nodeType=None):
@@ -241,6 +243,16 @@ class qMRMLSliderWidget(_SpinAndSlider):
 
 
 @emulatedCppClass
+class qMRMLRangeWidget(ctk_widgets.ctkRangeWidget):
+    pass
+
+
+@emulatedCppClass
+class qMRMLSpinBox(ctk_widgets.ctkDoubleSpinBox):
+    pass
+
+
+@emulatedCppClass
 class qSlicerModuleSelectorToolBar(QWidget):
     moduleSelected = Signal(str)
 
@@ -278,6 +290,8 @@ EMULATED_IN_SLICER = {
         qMRMLSubjectHierarchyComboBox,
         qMRMLColorTableComboBox,
         qMRMLSliderWidget,
+        qMRMLRangeWidget,
+        qMRMLSpinBox,
         qSlicerMainWindow,
     )
 }
