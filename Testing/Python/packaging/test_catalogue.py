@@ -57,6 +57,14 @@ def test_the_pictures_that_are_promised_exist(metadata, repository, entry, name)
         assert min(png_size(path)) >= 64
 
 
+def test_the_pictures_and_files_that_the_readme_links_exist(repository):
+    text = (repository / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)", text)
+    assert links
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (repository / link).exists()] == []
+
+
 def test_the_icon_is_square_and_the_same_in_module_and_extension(repository):
     extension = repository / "Resources" / "CalibUncertainty.png"
     module = repository / "CalibUncertainty" / "Resources" / "Icons" / "CalibUncertainty.png"
