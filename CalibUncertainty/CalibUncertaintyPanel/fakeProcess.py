@@ -83,9 +83,10 @@ def _garbage(arguments, behaviour):
 
 
 def _tree(arguments, behaviour):
-    grandchild = "import time, sys; print('deep', flush=True); time.sleep(600)"
+    grandchild = "import time; time.sleep(600)"
     child = (
-        "import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-c', %r]); "
+        "import subprocess, sys, time; "
+        "p = subprocess.Popen([sys.executable, '-c', %r], start_new_session=True); "
         "print(p.pid, flush=True); time.sleep(600)"
     )
     process = subprocess.Popen([sys.executable, "-c", child % grandchild], stdout=subprocess.PIPE, text=True)

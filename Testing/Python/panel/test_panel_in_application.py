@@ -261,6 +261,7 @@ def test_the_sliders_and_eyes_move_display_properties_only(finished):
 
 def test_choosing_a_measure_brings_its_sentence_unit_range_and_stored_threshold(finished):
     ui, names = finished.ui, [info.id for info in finished.layers._measures]
+    ui.thresholdSlider.value = 1.0  # beyond the range of the next measure
     ui.measureComboBox.setCurrentIndex(names.index("mi"))
     info = finished.overlays.measure("mi")
     assert finished.overlays.shownMeasure == "mi"
