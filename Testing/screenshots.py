@@ -128,7 +128,7 @@ def pictures(panel, out: Path, region: int, zoom: float = 1.0) -> list[Path]:
     panel.widget.setParent(None)  # out of the window, whose height would squeeze it; Slicer's panel scrolls
     height = max(panel.widget.heightForWidth(PANEL_WIDTH), 3 * SLICE_SIZE[1])
     image = grab(panel.widget, (PANEL_WIDTH, height))
-    paths = [out / "panel-and-slices.png", out / "axial.png"]
+    paths = [out / "panel.png", out / "axial.png"]
     compose(image, *slices, path=paths[0], columns=1)
     save(slices[0], paths[1])
     return paths

@@ -211,24 +211,6 @@ def _regions(ct, label, entropy, roi, probability):
 
 def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions, known):
     shape, boxShape = ct.array.shape[::-1], crop.array.shape[::-1]
-    uncertainty = []
-    for identifier, measure in known.items():
-        uncertainty.append(
-            {
-                "measure": identifier,
-                "title": measure.title,
-                "file": None if identifier == "entropy_k" else f"maps/{identifier}.nrrd",
-                "unit": measure.unit,
-                "range": [0.0, measure.upper(len(STRUCTURES) + 1, MEMBERS)],
-                "status": "ok",
-                "sentence": measure.sentence,
-                "threshold": measure.default_threshold(len(STRUCTURES) + 1),
-                "threshold_source": "default",
-            }
-        )
-    summary = (
-        "Calibrated (temperature 2.03, folds 0–1)" if calibrated else "NOT CALIBRATED: calibration was switched off"
-    )
     inRoi = int((distance <= roiMm).sum())
     return {
         "schema": "calib-uncertainty/result",
@@ -258,17 +240,7 @@ def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions
             {"index": f, "fold": f, "checkpoint": "checkpoint_final.pth", "mirroring": True} for f in range(MEMBERS)
         ],
         "device": "none (fake)",
-        "calibration": {
-            "calibrated": calibrated,
-            "mode": "pool_logit",
-            "method": "temperature" if calibrated else None,
-            "temperature": 2.03 if calibrated else 1.0,
-            "temperature_interval": [1.9, 2.2] if calibrated else None,
-            "member_temperature": 2.1 if calibrated else 1.0,
-            "record": "fake" if calibrated else None,
-            "reason": "" if calibrated else "calibration was switched off",
-            "summary": summary,
-        },
+        "calibration": _calibrationEntry(calibrated),
         "segmentation": {"file": "segmentation.nii.gz"},
         "changed_labels": {"by_pooling": 0, "by_temperature": 0},
         "maps": {
@@ -276,7 +248,7 @@ def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions
                 {"label": i, "name": name, "file": f"maps/probability_{i}.nrrd", "unit": "probability", "range": [0, 1]}
                 for i, name in STRUCTURES.items()
             ],
-            "uncertainty": uncertainty,
+            "uncertainty": _measureEntries(known),
             "distance": {"file": "maps/distance.nrrd", "unit": "mm"},
         },
         "roi": {"distance_mm": roiMm, "reference": "union", "voxels": inRoi, "volume_ml": inRoi * ct.voxel_volume_ml},
@@ -289,6 +261,42 @@ def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions
         "timings_s": {"predict": 0.0},
         "peak_memory_mb": 0.0,
         "versions": {"fake": "1"},
+    }
+
+
+def _measureEntries(known):
+    entries = []
+    for identifier, measure in known.items():
+        entries.append(
+            {
+                "measure": identifier,
+                "title": measure.title,
+                "file": None if identifier == "entropy_k" else f"maps/{identifier}.nrrd",
+                "unit": measure.unit,
+                "range": [0.0, measure.upper(len(STRUCTURES) + 1, MEMBERS)],
+                "status": "ok",
+                "sentence": measure.sentence,
+                "threshold": measure.default_threshold(len(STRUCTURES) + 1),
+                "threshold_source": "default",
+            }
+        )
+    return entries
+
+
+def _calibrationEntry(calibrated):
+    summary = (
+        "Calibrated (temperature 2.03, folds 0–1)" if calibrated else "NOT CALIBRATED: calibration was switched off"
+    )
+    return {
+        "calibrated": calibrated,
+        "mode": "pool_logit",
+        "method": "temperature" if calibrated else None,
+        "temperature": 2.03 if calibrated else 1.0,
+        "temperature_interval": [1.9, 2.2] if calibrated else None,
+        "member_temperature": 2.1 if calibrated else 1.0,
+        "record": "fake" if calibrated else None,
+        "reason": "" if calibrated else "calibration was switched off",
+        "summary": summary,
     }
 
 

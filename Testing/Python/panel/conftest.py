@@ -29,6 +29,55 @@ def panel(slicer_application):
 
 
 @pytest.fixture
+def ct(panel):
+    import slicer
+    from CalibUncertaintyPanel import testing
+
+    node = testing.addPhantom(slicer.mrmlScene)
+    panel.ui.ctSelector.setCurrentNode(node)
+    return node
+
+
+@pytest.fixture
+def model(panel, tmp_path):
+    from CalibUncertaintyPanel import testing
+
+    folder = testing.makeFakeModel(tmp_path)
+    panel.ui.modelPathLineEdit.currentPath = str(folder)
+    return folder
+
+
+@pytest.fixture
+def behave(panel):
+    """Function that chooses how the fake computation behaves."""
+    from CalibUncertaintyPanel import testing
+
+    def choose(behaviour):
+        panel.logic.command = testing.fakeCommand(behaviour)
+
+    return choose
+
+
+@pytest.fixture
+def finish(panel, slicer_application):
+    """Function that lets the application work until the run has ended."""
+
+    def wait(seconds=30):
+        slicer_application.waitUntil(lambda: not panel.run.running, seconds=seconds)
+
+    return wait
+
+
+@pytest.fixture
+def finished(panel, ct, model, finish):
+    """The panel after a run that went well."""
+    panel.ui.runButton.click()
+    finish()
+    assert panel.overlays is not None, panel.ui.errorLabel.text
+    return panel
+
+
+@pytest.fixture
 def run_job(tmp_path):
     """Function that starts the fake computation and polls it to its end; returns the job and its events."""
     import time
