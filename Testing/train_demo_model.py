@@ -181,10 +181,10 @@ def make_trainer(work: Path, fold: int, iterations: int):
 
         def on_train_epoch_start(self) -> None:
             super().on_train_epoch_start()
-            # The nodes are some hundred voxels in half a million: in the first third they weigh more, so that they are
-            # found at all; then every voxel counts the same again, or their probability would stay too high.
+            # The nodes are some hundred voxels in half a million: in the first half they weigh more, so that every fold
+            # finds them; then every voxel counts the same again, or their probability would stay too high.
             weight = torch.ones(len(LABELS) + 1)
-            weight[LYMPH_NODES] = 10.0 if self.current_epoch < self.num_epochs / 3 else 1.0
+            weight[LYMPH_NODES] = 30.0 if self.current_epoch < self.num_epochs / 2 else 1.0
             self.loss.loss.ce.weight = weight
 
         def train_step(self, batch: dict) -> dict:
