@@ -82,6 +82,14 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.panel.release()
             self.panel = None
 
+    def onReload(self):
+        """Developer mode: load the panel and the library anew as well, not this file alone."""
+        for name in [
+            name for name in sys.modules if name.split(".")[0] in ("CalibUncertaintyPanel", "CalibUncertaintyLib")
+        ]:
+            del sys.modules[name]
+        super().onReload()
+
     def enter(self):
         """The module is opened."""
         self.initializeParameterNode()

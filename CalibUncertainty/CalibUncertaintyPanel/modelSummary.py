@@ -1,5 +1,6 @@
 """What is in a model folder, in plain words. The check of the calibration hashes every checkpoint, so a thread does it."""
 
+import logging
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,15 +36,20 @@ def readModel(folder):
     try:
         model = ModelFolder.open(folder)
         model.refuse_unsupported()
+        return ModelSummary(
+            folder=model.path,
+            name=model.name,
+            configuration=model.configuration,
+            structures=tuple(model.labels.values()),
+            folds=tuple(model.folds),
+        )
     except CalibUncertaintyError as error:
         return ModelSummary(Path(folder), problem=str(error))
-    return ModelSummary(
-        folder=model.path,
-        name=model.name,
-        configuration=model.configuration,
-        structures=tuple(model.labels.values()),
-        folds=tuple(model.folds),
-    )
+    except Exception as error:  # whatever odd files hold, the user gets a sentence
+        logging.exception("CalibUncertainty: %s cannot be read as a model", folder)
+        return ModelSummary(
+            Path(folder), problem=f"{folder} cannot be read as an nnU-Net v2 model ({error!r}); copy it again"
+        )
 
 
 def checkCalibration(summary, folds, pooling, mirroring, calibration):
@@ -62,7 +68,9 @@ def checkCalibration(summary, folds, pooling, mirroring, calibration):
         model = ModelFolder.open(summary.folder)
         selected = model.select_folds(folds)
         applied = choose_calibration(model, selected, mirroring, pooling, calibration)
-    except (CalibUncertaintyError, OSError) as error:
+    except Exception as error:  # in a thread nobody else would hear of it
+        if not isinstance(error, CalibUncertaintyError):
+            logging.exception("CalibUncertainty: the calibration of %s cannot be checked", summary.folder)
         return replace(summary, problem=str(error), calibrated=False, calibrationText=f"NOT CALIBRATED: {error}")
     return replace(summary, calibrated=applied.calibrated, calibrationText=applied.summary(selected))
 

@@ -1,6 +1,7 @@
 """The panel used as a person uses it: inputs, runs and what can go wrong with them; the computation is the fake process."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -40,6 +41,39 @@ def test_a_folder_that_is_no_model_is_named_in_the_panel(panel, ct, tmp_path):
     panel.ui.modelPathLineEdit.currentPath = str(tmp_path)
     assert str(tmp_path) in panel.ui.modelSummaryLabel.text
     assert not panel.ui.runButton.enabled
+
+
+@pytest.mark.parametrize(
+    "damage", [{"labels": {"Organ": {"odd": 1}}}, {"labels": [], "channel_names": 3}, {"channel_names": {"x": "CT"}}]
+)
+def test_odd_model_files_end_in_one_sentence(panel, ct, model, damage, caplog):
+    content = json.loads((model / "dataset.json").read_text())
+    (model / "dataset.json").write_text(json.dumps({**content, **damage}))
+    panel.ui.modelPathLineEdit.currentPath = ""
+    panel.ui.modelPathLineEdit.currentPath = str(model)
+    assert not panel.ui.runButton.enabled
+    assert "dataset.json" in panel.ui.runButton.toolTip or str(model) in panel.ui.runButton.toolTip
+    assert "\n" not in panel.ui.runButton.toolTip
+
+
+def test_a_check_that_breaks_says_so_instead_of_going_on_for_ever(panel, model, slicer_application, monkeypatch):
+    from CalibUncertaintyLib.workflow import applied
+
+    monkeypatch.setattr(applied, "choose_calibration", lambda *_: 1 / 0)
+    panel.ui.mirroringCheckBox.click()
+    slicer_application.waitUntil(lambda: "division by zero" in panel.ui.modelSummaryLabel.text, seconds=10)
+
+
+def test_developers_reload_loads_the_panel_anew(panel):
+    import slicer
+
+    before = {name: module for name, module in sys.modules.items() if name.startswith("CalibUncertainty")}
+    try:
+        slicer.modules.CalibUncertaintyWidget.onReload()
+        assert sys.modules["CalibUncertaintyPanel.panel"] is not before["CalibUncertaintyPanel.panel"]
+        assert slicer.modules.CalibUncertaintyWidget.panel is not panel
+    finally:
+        sys.modules.update(before)  # other tests hold classes of these modules
 
 
 def test_the_model_is_described_with_its_structures_folds_and_calibration(panel, model, slicer_application):
