@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..result import Result
-from ..uncertainty.regions import UNCERTAIN
+from ..uncertainty.regions import UNCERTAIN, Region
 from ..volume import Volume
 from .picture_planes import Frame, Layer, Plane, choose_planes
 
@@ -25,7 +25,7 @@ WINDOW, LEVEL = 400.0, 40.0  # soft tissue, HU
 PANEL = 3.5  # inches
 GAP = 0.07
 LEFT, RIGHT, TOP, BOTTOM = 0.95, 0.25, 1.2, 1.3  # inches around the panels
-CIRCLED = 12  # of the places to look at, the first ones are marked with their number
+CIRCLED = 20  # of the places to look at, these first ones are marked with their number
 LOWEST_SHOWN_PROBABILITY = 0.02  # fainter than this only veils the CT
 # Okabe and Ito's colours, told apart by most colour-blind readers, brightened for a grey background; then more for many classes.
 COLOURS = (
@@ -157,11 +157,19 @@ def _view(frame: Frame, box: Layer, margin_mm: float = 20.0, least_mm: float = 1
 def _planes_of(scene: _Scene) -> list[Plane]:
     shown = scene.uncertainty
     weight = Layer(scene.frame, np.nan_to_num(shown.array, nan=0.0), shown.start)
-    # Of the marked places the one that is most uncertain throughout: a blob, not the thin rim of a large organ.
-    listed = [region for region in scene.result.regions[:CIRCLED] if region.kind == UNCERTAIN]
-    worst = max(listed, key=lambda region: region.mean, default=None)
-    through = [] if worst is None else [scene.frame.index_of(worst.peak_lps_mm)[0]]
+    through = [scene.frame.index_of(region.peak_lps_mm)[0] for region in _gravest(scene)]
     return choose_planes(weight, scene.label, scene.frame, through)
+
+
+def _gravest(scene: _Scene) -> list[Region]:
+    """The listed place that weighs most for its structure: expected wrong volume over the structure's volume; none, or one.
+
+    By volume alone it would always be the rim of the largest organ. Our definition.
+    """
+    counts = np.bincount(scene.label.ravel(), minlength=max(scene.result.labels, default=0) + 1)
+    listed = [region for region in scene.result.regions[:CIRCLED] if region.kind == UNCERTAIN and counts[region.label] > 0]
+    listed.sort(key=lambda region: region.score / counts[region.label])
+    return listed[-1:]
 
 
 def _aspect(scene: _Scene, plane: Plane) -> float:
@@ -177,8 +185,7 @@ def _extent(scene: _Scene, plane: Plane) -> tuple[float, float]:
 
 def _hung(scene: _Scene, plane: Plane, array: np.ndarray) -> np.ndarray:
     """A slice as it is shown: cut to the view; coronal slices turned so that the head is on top."""
-    across = [axis for axis in range(3) if axis != plane.axis]
-    seen = array[tuple(scene.view[a] for a in across)]
+    seen = array[tuple(scene.view[axis] for axis in range(3) if axis != plane.axis)]
     return seen[::-1] if plane.axis == 1 else seen
 
 
@@ -205,8 +212,7 @@ def _draw_row(figure: Figure, scene: _Scene, plane: Plane, size: tuple[float, fl
         _draw_letters(axes, scene, plane)
         if column == 0:
             _draw_scale_bar(axes, rows, columns)
-    number, count = plane.index + 1, scene.frame.shape[plane.axis]
-    text = f"{plane.name}\n{number} of {count}\n{_position(scene, plane)}"
+    text = f"{plane.name}\n{plane.index + 1} of {scene.frame.shape[plane.axis]}\n{_position(scene, plane)}"
     figure.text(0.12 / width, (bottom + height / 2) / total, text, color=INK, fontsize=10, va="center", linespacing=1.5)
 
 
@@ -227,7 +233,7 @@ def _draw_outlines(axes: Axes, scene: _Scene, plane: Plane) -> None:
     for index in np.unique(label[label > 0]):
         axes.contour(x, y, label == index, levels=[0.5], colors=[_colour(int(index))], linewidths=1.3)
     if not scene.label.any():
-        axes.text(columns / 2, rows / 2, "no structure found", color=ALARM, fontsize=13, ha="center", va="center")
+        axes.text(columns / 2, rows / 2, "no structure found", color=ALARM, fontsize=13, ha="center")
 
 
 def _draw_probability(axes: Axes, values: np.ndarray, place: dict) -> None:
@@ -243,10 +249,10 @@ def _draw_uncertainty(axes: Axes, scene: _Scene, plane: Plane, place: dict) -> N
         interpolation="nearest", **place,
     )  # fmt: skip
     across = [axis for axis in range(3) if axis != plane.axis]
+    rows, columns = _extent(scene, plane)
     for region in scene.result.regions[:CIRCLED]:
         index = scene.frame.index_of(region.peak_lps_mm)
         spots = [(index[a] - scene.view[a].start + 0.5) * scene.frame.spacing[a] for a in across]
-        rows, columns = _extent(scene, plane)
         row, column = (rows - spots[0] if plane.axis == 1 else spots[0]), spots[1]
         if index[plane.axis] == plane.index and 0 <= row <= rows and 0 <= column <= columns:
             axes.plot(column, row, "o", markersize=13, markerfacecolor="none", markeredgecolor=INK, markeredgewidth=1)
@@ -285,8 +291,7 @@ def _draw_scale_bar(axes: Axes, rows: float, columns: float) -> None:
 def _draw_titles(figure: Figure, scene: _Scene, size: tuple[float, float]) -> None:
     width, height = size
     provenance = scene.result.provenance
-    model, calibration = provenance["model"], provenance["calibration"]
-    members = provenance["members"]
+    model, calibration, members = provenance["model"], provenance["calibration"], provenance["members"]
     folds = ", ".join(str(fold) for fold in sorted({str(member["fold"]) for member in members}))
     plural = "s" if len(members) > 1 else ""
     title = f"{model['name']}, {model['configuration']}: {len(members)} network{plural} (fold{plural} {folds})"
@@ -304,10 +309,8 @@ def _draw_titles(figure: Figure, scene: _Scene, size: tuple[float, float]) -> No
         (f"Uncertainty: {scene.measure['title'].lower()}", INK),
     )
     for column, (text, colour) in enumerate(titles):
-        x = LEFT + column * (PANEL + GAP) + PANEL / 2
-        figure.text(
-            x / width, 1 - (TOP - 0.14) / height, _shorten(text, 48), color=colour, fontsize=11, ha="center", va="center"
-        )
+        x, y = (LEFT + column * (PANEL + GAP) + PANEL / 2) / width, 1 - (TOP - 0.14) / height
+        figure.text(x, y, _shorten(text, 48), color=colour, fontsize=11, ha="center", va="center")
 
 
 def _draw_legends(figure: Figure, scene: _Scene, planes: list[Plane], size: tuple[float, float]) -> None:
@@ -352,7 +355,7 @@ def _draw_names(figure: Figure, scene: _Scene, planes: list[Plane], size: tuple[
 def _footnote(scene: _Scene) -> str:
     provenance = scene.result.provenance
     roi, count = provenance["roi"]["distance_mm"], len(scene.result.regions)
-    numbers = f"Circled numbers: places to look at, of {count} listed. " if count else ""
+    numbers = f"Circled numbers: the first {min(CIRCLED, count)} of {count} places to look at. " if count else ""
     return (
         f"Uncertainty is shown from {scene.threshold:.2g} {scene.measure['unit']} up, within {roi:g} mm of a structure found. "
         f"{numbers}For research; not a medical device."

@@ -137,7 +137,7 @@ class Plane:
 
 
 def choose_planes(
-    weight: Layer, label: np.ndarray, frame: Frame, through: Sequence[int] = (), axial: int = 3, apart_mm: float = 12.0
+    weight: Layer, label: np.ndarray, frame: Frame, through: Sequence[int] = (), axial: int = 3, apart_mm: float = 20.0
 ) -> list[Plane]:
     """Slices worth looking at: axial ones by uncertainty, one by the structures in it, and the most uncertain coronal one.
 
@@ -148,18 +148,22 @@ def choose_planes(
     top = weight.start[0]
     uncertain[top : top + weight.array.shape[0]] = weight.array.sum(axis=(1, 2), dtype=float)
     present = label > 0
-    area = present.sum(axis=(1, 2))
-    kinds = area / (1 + area.max())  # a tie between slices with as many structures goes to the larger section
-    for index in range(1, int(label.max(initial=0)) + 1):
-        kinds += (label == index).any(axis=(1, 2))
+    area = present.sum(axis=(1, 2)).astype(float)
+    shows = np.array([(label == index).any(axis=(1, 2)) for index in range(1, int(label.max(initial=0)) + 1)])
     chosen = list(through)
-    for scores, wanted in ((uncertain, axial - 1), (kinds, axial), (-np.abs(np.arange(len(area)) - len(area) / 2), axial)):
-        floor = 0 if scores is uncertain else -np.inf
+
+    def take(scores: np.ndarray, wanted: int, floor: float = -np.inf) -> None:
         for index in np.argsort(-scores, kind="stable"):
             if len(chosen) >= wanted or scores[index] <= floor:
-                break
+                return
             if all(abs(index - other) * frame.spacing[0] >= apart_mm for other in chosen):
                 chosen.append(int(index))
+
+    take(uncertain, axial - 1, floor=0)
+    if len(shows):  # then the slice with most structures not seen yet; a tie goes to the larger section
+        unseen = ~shows[:, chosen].any(axis=1)
+        take(shows[unseen].sum(axis=0) + area / (1 + area.max()), axial)
+    take(-np.abs(np.arange(len(area)) - len(area) / 2), axial)
     planes = [Plane(0, index) for index in sorted(chosen, reverse=True)]
     depth = np.zeros(frame.shape[1])
     front = weight.start[1]

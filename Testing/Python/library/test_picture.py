@@ -11,7 +11,7 @@ from CalibUncertaintyLib.uncertainty.measures import MEASURES, entropy
 from CalibUncertaintyLib.uncertainty.roi import distance_to_structures
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.picture import _open_scene, montage
-from CalibUncertaintyLib.workflow.picture_planes import Frame, Layer, Plane
+from CalibUncertaintyLib.workflow.picture_planes import Frame, Layer, Plane, choose_planes
 
 LABELS = {1: "Liver", 2: "Node"}
 SUMMARY = "NOT CALIBRATED: the model has no calibration record"
@@ -120,6 +120,23 @@ def test_a_turned_index_points_at_the_same_place_of_the_patient():
     index = (3, 11, 17)
     ras = frame.centre_ras(index)
     assert frame.index_of(ras * [-1, -1, 1]) == index
+
+
+def test_the_slices_show_every_structure_and_the_most_uncertain_place():
+    ct, _ = scanned(shape=(60, 30, 40))
+    frame = Frame(ct)
+    label, weight = np.zeros(frame.shape, np.uint8), np.zeros(frame.shape, np.float32)
+    label[10:50, 5:25, 5:30] = 1
+    label[12:14, 20:22, 33:35] = 2  # small, and far from the uncertain place
+    weight[40, 8:12, 8:12] = 1.0
+    planes = choose_planes(Layer(frame, weight, (0, 0, 0)), label, frame)
+    axial = [plane.index for plane in planes if plane.axis == 0]
+    assert len(axial) == 3
+    assert axial == sorted(axial, reverse=True)
+    assert 40 in axial
+    assert {12, 13} & set(axial)
+    assert planes[-1].axis == 1
+    assert 8 <= planes[-1].index < 12
 
 
 def test_uncertainty_below_the_threshold_or_far_from_structures_is_not_shown(case):
