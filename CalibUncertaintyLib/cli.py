@@ -257,7 +257,7 @@ def _add_segment(verbs, parents) -> None:
         help="of that measure: a value, or the record's (default: stored)",
     )
     segment.add_argument(
-        "--min-region", dest="min_region_ml", type=float, default=0.05, metavar="ML", help="smallest region, mL"
+        "--min-region", dest="min_region_ml", type=float, default=0.1, metavar="ML", help="smallest region listed, mL (default 0.1)"
     )
     segment.add_argument(
         "--miss-probability",

@@ -52,7 +52,7 @@ class SegmentOptions:
     roi_mm: float = 15.0
     measure: str = "entropy"
     threshold: str | float = "stored"
-    min_region_ml: float = 0.05
+    min_region_ml: float = 0.1
     miss_probability: float = 0.1
     box_probability: float = 0.01
     full_volume: bool = False

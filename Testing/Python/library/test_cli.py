@@ -164,3 +164,14 @@ def test_info_says_what_is_in_a_model_and_whether_it_is_calibrated(model, capsys
     said = capsys.readouterr().out
     for word in ("Dataset999_Tiny", "Liver", "Folds: 0, 1", "NOT CALIBRATED"):
         assert word in said
+
+
+def test_the_terminal_and_python_have_the_same_defaults():
+    from CalibUncertaintyLib.cli import _parser
+    from CalibUncertaintyLib.workflow.segment import SegmentOptions
+
+    parsed = vars(_parser().parse_args(["segment", "ct", "--model", "m", "--out", "o"]))
+    defaults = SegmentOptions()
+    different = {name for name in SegmentOptions.names() if parsed.get(name, ()) != getattr(defaults, name)}
+    assert different <= {"export"}  # an empty list there, an empty tuple here
+    assert list(parsed["export"]) == list(defaults.export)
