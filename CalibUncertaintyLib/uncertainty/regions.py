@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +32,9 @@ class Region:
     there is none. `mean` and `peak` are of the measure (possible_miss: of the foreground probability). `score` is the volume
     in mL expected to be wrong: the sum of 1 - highest calibrated probability (possible_miss: of the foreground probability)
     times the voxel volume; our definition. `distance_mm` is the least distance to a predicted structure, None when there is
-    none. The centroid may lie outside a region that is a shell; the peak is always inside.
+    none. `share` is `score` as a part of the structure's predicted volume, what regions are read by: 0.1 mL in doubt is much of
+    a lymph node and nothing of a liver (our definition; None for a possible miss). The centroid may lie outside a region that
+    is a shell; the peak is always inside.
     """
 
     id: int
@@ -50,6 +52,7 @@ class Region:
     peak_ras_mm: tuple[float, float, float]
     peak_lps_mm: tuple[float, float, float]
     reason: str
+    share: float | None = None
 
     def to_json(self) -> dict:
         """Plain JSON values, positions as lists."""
@@ -58,7 +61,7 @@ class Region:
     @classmethod
     def from_json(cls, document: Mapping) -> "Region":
         """The region that `to_json` described; keys of later versions are ignored."""
-        values = {item.name: document[item.name] for item in fields(cls)}
+        values = {item.name: document[item.name] for item in fields(cls) if item.default is MISSING or item.name in document}
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
 
 
@@ -125,8 +128,8 @@ def find_regions(
     """Uncertain regions near the structures, then places farther off where a structure may have been missed.
 
     Uncertain: 26-connected components of {measure >= threshold, distance <= roi_mm}. Possible miss: 26-connected components
-    of {p_foreground >= miss_probability, distance > roi_mm}. Components under `min_volume_mm3` are left out. Each kind is
-    sorted by score, highest first, uncertain ones before possible misses, numbered from 1. Our definition.
+    of {p_foreground >= miss_probability, distance > roi_mm}. Components under `min_volume_mm3` are left out. Uncertain regions
+    come first, sorted by `share`, possible misses after them, sorted by `score`, highest first; numbered from 1. Our definition.
 
     :param measure_array: (z, y, x) the measure of uncertainty.
     :param distance: (z, y, x) mm to the nearest predicted structure, +inf when there is none.
@@ -160,7 +163,7 @@ def find_regions(
 
     regions = [
         Region(id=number, **values)
-        for number, values in enumerate(_by_score(uncertain) + _by_score(missed), start=1)
+        for number, values in enumerate(_in_order(uncertain, "share") + _in_order(missed, "score"), start=1)
     ]
     return FoundRegions(regions, near.dropped + far.dropped)
 
@@ -214,6 +217,7 @@ def _describe(
         structure_labels = structure_labels.copy()
         apart = np.flatnonzero(structure_labels == 0)
         structure_labels[apart] = _label_nearest_to(indices[nearest[apart]], label, volume.spacing_zyx)
+    structure_ml = np.bincount(np.ravel(label)) * voxel_ml
     found = []
     for number in range(components.count):
         name = labels.get(int(structure_labels[number]), "")
@@ -227,6 +231,7 @@ def _describe(
             "mean": float(means[number]),
             "peak": float(values[peaks[number]]),
             "score": float(scores[number]),
+            "share": float(scores[number] / structure_ml[structure_labels[number]]) if kind == UNCERTAIN else None,
             "distance_mm": gap if math.isfinite(gap) else None,
             **_positions("centroid", centroids[number], volume),
             **_positions("peak", indices[peaks[number]], volume),
@@ -271,10 +276,12 @@ def _reason(region: Mapping) -> str:
     structure, gap = region["structure"] or f"label {region['label']}", region["distance_mm"]
     if region["kind"] == UNCERTAIN:
         where = f"at {structure}" if gap == 0 else f"{gap:.1f} mm outside {structure}"
-        return f"{volume} {where} lie above the uncertainty threshold; about {region['score']:.2g} mL may be wrong."
+        part = "under 1 %" if region["share"] < 0.01 else f"{100 * region['share']:.0f} %"
+        doubt = f"about {region['score']:.2g} mL may be wrong, {part} of the structure"
+        return f"{volume} {where} lie above the uncertainty threshold; {doubt}."
     drawn = "though no structure was drawn at all" if gap is None else f"though none was drawn within {gap:.0f} mm"
     return f"{structure} may have been missed here: a structure is up to {100 * region['peak']:.0f} % likely, {drawn}."
 
 
-def _by_score(found: list[dict]) -> list[dict]:
-    return sorted(found, key=lambda region: (-region["score"], -region["volume_ml"], region["peak_lps_mm"]))
+def _in_order(found: list[dict], key: str) -> list[dict]:
+    return sorted(found, key=lambda region: (-region[key], -region["volume_ml"], region["peak_lps_mm"]))

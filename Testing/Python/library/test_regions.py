@@ -68,6 +68,7 @@ def test_a_region_is_described_in_full():
     assert region.mean == pytest.approx(0.75)
     assert region.peak == pytest.approx(0.9)
     assert region.score == pytest.approx(0.9 * 0.002)
+    assert region.share == pytest.approx(0.9 / np.count_nonzero(given["label"] == 1))
     assert region.distance_mm == pytest.approx(1.0)
     assert region.centroid_lps_mm == pytest.approx(tuple(volume.lps_from_index((5, 12, 9))))
     assert region.peak_lps_mm == pytest.approx(tuple(volume.lps_from_index((5, 12, 9))))
@@ -255,7 +256,7 @@ def test_a_region_survives_json():
     assert Region.from_json(document | {"of_a_later_version": 1}) == region
     assert set(document) == {
         "id", "kind", "label", "structure", "voxels", "volume_ml", "mean", "peak", "score", "distance_mm", "centroid_ras_mm",
-        "centroid_lps_mm", "peak_ras_mm", "peak_lps_mm", "reason",
+        "centroid_lps_mm", "peak_ras_mm", "peak_lps_mm", "reason", "share",
     }
 
 
@@ -266,3 +267,16 @@ def test_arrays_of_different_shapes_and_a_threshold_of_nan_are_refused():
     given["p_foreground"] = given["p_foreground"][1:]
     with pytest.raises(ValueError, match="shape"):
         found_in(given)
+
+
+def test_the_same_doubt_weighs_more_at_a_small_structure():
+    given = scene()
+    given["label"][4, 10:20, 4:8] = 0  # half of the brainstem is gone, the mandible is whole
+    for column in (9, 35):
+        given["measure_array"][5, 12:15, column] = 1.0
+        given["expected_error"][5, 12:15, column] = 0.4
+    given["expected_error"][5, 12, 35] = 0.5  # the mandible has a little more to lose, but also twice the volume
+    found = found_in(given)
+    assert [region.structure for region in found] == ["Brainstem", "Mandible"]
+    assert found[0].score < found[1].score
+    assert found[0].share == pytest.approx(1.2 / 40)

@@ -146,7 +146,7 @@ def test_regions_hold_what_lies_above_the_threshold_near_a_structure(result):
     least = result.provenance["min_region_ml"]
     assert sum(region.volume_ml for region in listed) <= above.sum() * result.distance.voxel_volume_ml + 1e-6
     assert all(region.volume_ml >= least - 1e-6 and region.peak >= threshold for region in listed)
-    assert [region.score for region in listed] == sorted((region.score for region in listed), reverse=True)
+    assert [region.share for region in listed] == sorted((region.share for region in listed), reverse=True)
     peak = result.distance.index_from_lps(listed[0].peak_lps_mm)
     assert result.uncertainty("entropy").array[tuple(np.rint(peak).astype(int))] == pytest.approx(listed[0].peak)
     np.testing.assert_allclose(np.array(listed[0].peak_ras_mm) * [-1, -1, 1], listed[0].peak_lps_mm)
