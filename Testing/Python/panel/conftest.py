@@ -26,6 +26,11 @@ def panel(slicer_application):
     panel.logic.command = testing.fakeCommand()
     yield panel
     panel.run.release()
+    # Closing a scene keeps singletons, the parameter node among them: the next test gets a new one.
+    slicer.modules.CalibUncertaintyWidget.panel.setParameterNode(None)
+    slicer_application.leaveModule()
+    node = slicer.mrmlScene.GetSingletonNode("CalibUncertainty", "vtkMRMLScriptedModuleNode")
+    slicer.mrmlScene.RemoveNode(node)
 
 
 @pytest.fixture
