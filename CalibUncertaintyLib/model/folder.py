@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -228,10 +229,12 @@ def _sha256_of(path: Path) -> str:
 
 
 @lru_cache(maxsize=256)
-def _sha256_of_state(path: Path, _size: int, _modified: int) -> str:
+def _sha256_of_state(path: Path, size: int, _modified: int) -> str:
     """Hashing a large checkpoint takes a second; the panel asks at every change of the fold selection."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(1 << 22):
-            digest.update(chunk)
+        if size:
+            # in one call: Slicer's main thread hardly lets another Python thread in between two
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                digest.update(content)
     return digest.hexdigest()
