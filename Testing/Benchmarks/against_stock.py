@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from CalibUncertaintyLib.model.folder import ModelFolder
+
 WAYS = ("ensemble", "members", "segment")
 
 
@@ -29,7 +31,7 @@ def stock(ct: Path, model: Path, folds: list[int], mirroring: bool, out: Path) -
         use_mirroring=mirroring, allow_tqdm=False,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )  # fmt: skip
-    predictor.initialize_from_trained_model_folder(str(model), tuple(folds))
+    predictor.initialize_from_trained_model_folder(str(ModelFolder.open(model).path), tuple(folds))
     predictor.predict_from_files_sequential([[str(ct)]], [str(out)], save_probabilities=True, overwrite=True)
 
 
