@@ -206,7 +206,7 @@ class CalibUncertaintyTest(ScriptedLoadableModuleTest):
         self.test_theWholeWayWithTheFakeComputation()
         if os.environ.get(SLOW_TESTS_VARIABLE):
             self.setUp()
-            self.test_theWholeWayWithTheDemoModel()
+            self.theWholeWayWithTheDemoModel()
 
     def test_theWholeWayWithTheFakeComputation(self):
         """From a CT to layers, threshold and review."""
@@ -216,8 +216,11 @@ class CalibUncertaintyTest(ScriptedLoadableModuleTest):
         selfTest.wholeWayWithFake(self)
         self.delayDisplay("Passed")
 
-    def test_theWholeWayWithTheDemoModel(self):
-        """The same with the network that comes with the extension."""
+    def theWholeWayWithTheDemoModel(self):
+        """The same with the network that comes with the extension; needs PyTorch and nnU-Net.
+
+        Not named test...: ctest's loader runs every method of such a name by itself, without `runTest` and its condition.
+        """
         from CalibUncertaintyPanel import selfTest
 
         self.delayDisplay("The whole way with the demo model")

@@ -3,6 +3,9 @@
 import sys
 from pathlib import Path
 
-TESTING = Path(__file__).resolve().parents[2]
-if str(TESTING) not in sys.path:
-    sys.path.insert(0, str(TESTING))
+REPOSITORY = Path(__file__).resolve().parents[3]
+for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty", REPOSITORY / "Testing"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from Harness.fixtures import *  # noqa: E402, F403
