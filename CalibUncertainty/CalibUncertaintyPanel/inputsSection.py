@@ -29,6 +29,9 @@ class InputsSection:
         self._timer.connect("timeout()", self._onCheckTimer)
         ui.modelPathLineEdit.connect("currentPathChanged(QString)", self._onModelPath)
         ui.outputPathLineEdit.connect("currentPathChanged(QString)", self._onOutputPath)
+        # An emptied line is no acceptable input: the widget says so and reports no path.
+        ui.modelPathLineEdit.connect("validInputChanged(bool)", self._onModelValidity)
+        ui.outputPathLineEdit.connect("validInputChanged(bool)", self._onOutputValidity)
 
     def release(self):
         """Stop timers and threads."""
@@ -58,7 +61,10 @@ class InputsSection:
 
     def remember(self):
         """Keep the model folder in the list of folders used before."""
-        self.ui.modelPathLineEdit.addCurrentPathToHistory()
+        lineEdit = self.ui.modelPathLineEdit
+        wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
+        lineEdit.addCurrentPathToHistory()
+        lineEdit.blockSignals(wasBlocked)
 
     def _onModelPath(self, path):
         if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.modelFolder:
@@ -67,6 +73,14 @@ class InputsSection:
     def _onOutputPath(self, path):
         if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.outputFolder:
             self.panel.parameterNode.outputFolder = Path(path)
+
+    def _onModelValidity(self, valid):
+        if not valid:
+            self._onModelPath(self.ui.modelPathLineEdit.currentPath)
+
+    def _onOutputValidity(self, valid):
+        if not valid:
+            self._onOutputPath(self.ui.outputPathLineEdit.currentPath)
 
     def _showPath(self, widget, path):
         text = str(path) if isChosen(path) else ""

@@ -38,8 +38,17 @@ class ctkPathLineEdit(QWidget):
         layout.addWidget(self._edit, 1)
         layout.addWidget(self._button)
         self._filters, self._nameFilters, self._settingKey, self._label = 0x6007, (), "", ""
-        self._edit.editTextChanged.connect(lambda text: self.currentPathChanged.emit(text))
+        self._validInput = False
+        self._edit.editTextChanged.connect(self._onEdited)
         self._button.clicked.connect(lambda *_: self.browse())
+
+    def _onEdited(self, text):
+        """A path is reported only when it is acceptable (the pattern of the real one is ``.+``)."""
+        if text:
+            self.currentPathChanged.emit(text)
+        if self._validInput != bool(text):
+            self._validInput = bool(text)
+            self.validInputChanged.emit(self._validInput)
 
     def browse(self):
         if self._filters & self.Files:
@@ -55,8 +64,16 @@ class ctkPathLineEdit(QWidget):
         self._edit.setEditText(path)
 
     def addCurrentPathToHistory(self):
-        if self._edit.currentText and self._edit.findText(self._edit.currentText) < 0:
-            self._edit.addItem(self._edit.currentText)
+        """Bring the path to the top of the list; like the real one, not without reporting a neighbour's path on the way."""
+        path = self._edit.currentText
+        if not path:
+            return
+        index = self._edit.findText(path)
+        if index >= 0:
+            self._edit.setCurrentIndex(index)
+            self._edit.removeItem(index)
+        self._edit.insertItem(0, path)
+        self._edit.setCurrentIndex(0)
 
     def _setNameFilters(self, value):
         self._nameFilters = tuple(value)

@@ -43,6 +43,33 @@ def test_a_folder_that_is_no_model_is_named_in_the_panel(panel, ct, tmp_path):
     assert not panel.ui.runButton.enabled
 
 
+def test_the_output_folder_and_the_model_can_be_emptied_again(panel, ct, model, tmp_path):
+    from CalibUncertaintyPanel.parameterNode import isChosen
+
+    for line_edit, name in ((panel.ui.outputPathLineEdit, "outputFolder"), (panel.ui.modelPathLineEdit, "modelFolder")):
+        line_edit.currentPath = str(tmp_path)
+        assert getattr(panel.parameterNode, name) == tmp_path
+        line_edit.currentPath = ""
+        panel.update()
+        assert line_edit.currentPath == ""
+        assert not isChosen(getattr(panel.parameterNode, name))
+    assert not panel.ui.runButton.enabled
+
+
+def test_remembering_the_model_chooses_no_other_one(panel, model, tmp_path):
+    other = tmp_path / "other"
+    for folder in (other, model):
+        panel.ui.modelPathLineEdit.currentPath = str(folder)
+        panel.inputs.remember()
+    reported = []
+    panel.ui.modelPathLineEdit.comboBox().connect("editTextChanged(QString)", reported.append)
+    panel.inputs.remember()
+    assert str(other) in reported  # the widget's own list went through the neighbour
+    assert panel.parameterNode.modelFolder == model
+    assert panel.ui.modelPathLineEdit.currentPath == str(model)
+    assert panel.inputs._foldBoxes
+
+
 @pytest.mark.parametrize(
     "damage", [{"labels": {"Organ": {"odd": 1}}}, {"labels": [], "channel_names": 3}, {"channel_names": {"x": "CT"}}]
 )
