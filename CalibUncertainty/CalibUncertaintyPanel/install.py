@@ -5,10 +5,12 @@ through the NNUNet extension or, without it, through `slicer.packaging`. Both le
 not be replaced by that of PyPI. pip gets the versions of these packages as constraints as well.
 """
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import logging
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +21,7 @@ from slicer.i18n import tr as _
 
 from . import slicerCompat
 
-TORCH = "torch"
+TORCH = "torch>=2.1.2,!=2.9.*"  # what nnU-Net asks for
 NNUNET = "nnunetv2>=2.6,<3"
 PACKAGES = {  # import name -> requirement
     "nnunetv2": NNUNET,
@@ -47,13 +49,13 @@ class Missing:
 
 
 def findMissing():
-    """Look for the packages without importing them.
+    """Look for the packages, in versions that will do, without importing them.
 
     :return: `Missing`, false when everything is there.
     """
     importlib.invalidate_caches()
-    requirements = tuple(text for name, text in PACKAGES.items() if not _isThere(name))
-    return Missing(torch=not _isThere(TORCH), requirements=requirements)
+    requirements = tuple(text for name, text in PACKAGES.items() if not _isThere(name, text))
+    return Missing(torch=not _isThere("torch", TORCH), requirements=requirements)
 
 
 def ensure(confirm):
@@ -86,35 +88,70 @@ def ensure(confirm):
     return ""
 
 
-def _isThere(name):
+def _isThere(name, requirement):
     # find_spec looks and does not import: torch would take seconds.
-    return importlib.util.find_spec(name) is not None
+    if importlib.util.find_spec(name) is None:
+        return False
+    distribution, versions = _split(requirement)
+    try:
+        return _specifierSet()(versions).contains(importlib.metadata.version(distribution), prereleases=True)
+    except importlib.metadata.PackageNotFoundError:
+        return True  # somebody's own copy, without a version
+
+
+def _split(requirement):
+    """Name and versions of a requirement."""
+    name = re.match(r"[\w.\-]+", requirement).group()
+    return name, requirement[len(name) :]
+
+
+def _specifierSet():
+    try:
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        from pip._vendor.packaging.specifiers import SpecifierSet
+    return SpecifierSet
 
 
 def _install(missing):
-    if missing.torch and slicerCompat.pytorchLogic().installTorch(askConfirmation=False) is None:
-        raise RuntimeError(_("the PyTorch extension could not install PyTorch"))
-    others = [requirement for requirement in missing.requirements if requirement != NNUNET]
-    with tempfile.TemporaryDirectory() as folder:
-        constraints = Path(folder) / "constraints.txt"
-        constraints.write_text("".join(f"{line}\n" for line in keptVersions()), encoding="utf-8")
-        if NNUNET in missing.requirements:
-            _installNNUNet(constraints)
-        if others:
-            slicer.util.pip_install([*others, "-c", str(constraints)])  # pythonqt: ok, `ensure` has asked
-
-
-def _installNNUNet(constraints):
-    installer, packaging = slicerCompat.nnUNetInstaller(), slicerCompat.packaging()
-    if installer is not None:
+    installer = slicerCompat.nnUNetInstaller() if NNUNET in missing.requirements else None
+    if missing.torch and installer is None:
+        _installTorch()
+    if installer is not None:  # it brings the PyTorch that its nnU-Net wants
         if not installer.setupPythonRequirements(NNUNET):
             raise RuntimeError(_("the NNUNet extension could not install nnU-Net"))
-    elif packaging is not None:
-        packaging.pip_install(
-            [NNUNET], constraints=constraints, skip_packages=LEFT_OUT, requester="CalibUncertainty"
-        )  # pythonqt: ok, `ensure` has asked
-    else:
+    elif NNUNET in missing.requirements:
+        _installNNUNet()
+    others = [requirement for requirement in missing.requirements if requirement != NNUNET]
+    if others:
+        with _constraints() as path:
+            slicer.util.pip_install([*others, "-c", str(path)])  # pythonqt: ok, `ensure` has asked
+
+
+def _installTorch():
+    versions = _split(TORCH)[1]
+    logic = slicerCompat.pytorchLogic()
+    if logic.installTorch(askConfirmation=False, torchVersionRequirement=versions) is None:
+        raise RuntimeError(_("the PyTorch extension could not install PyTorch"))
+
+
+def _installNNUNet():
+    packaging = slicerCompat.packaging()
+    if packaging is None:
         raise RuntimeError(_("this Slicer needs the NNUNet extension for it: install that from the Extensions Manager"))
+    with _constraints() as path:
+        packaging.pip_install(
+            [NNUNET], constraints=path, skip_packages=LEFT_OUT, requester="CalibUncertainty"
+        )  # pythonqt: ok, `ensure` has asked
+
+
+@contextlib.contextmanager
+def _constraints():
+    # Written when it is needed: what has been installed a moment ago is kept as well.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "constraints.txt"
+        path.write_text("".join(f"{line}\n" for line in keptVersions()), encoding="utf-8")
+        yield path
 
 
 def keptVersions():

@@ -20,7 +20,7 @@ def missing(install, monkeypatch):
 
     def pretend(*names):
         state = set(names)
-        monkeypatch.setattr(install, "_isThere", lambda name: name not in state)
+        monkeypatch.setattr(install, "_isThere", lambda name, requirement: name not in state)
         return state
 
     return pretend
@@ -116,3 +116,71 @@ def test_an_install_that_did_nothing_is_told(install, missing, monkeypatch):
     missing("edt")
     monkeypatch.setattr(slicer.util, "pip_install", lambda requirements: None)
     assert "Still missing" in install.ensure(lambda question: True)
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "is_missing"),
+    [
+        ("nnunetv2", "2.5.1", True),
+        ("nnunetv2", "2.6.0", False),
+        ("nnunetv2", "3.0", True),
+        ("torch", "2.9.1+cu128", True),
+        ("torch", "2.0.1", True),
+        ("torch", "2.8.0+cpu", False),
+    ],
+)
+def test_a_version_that_will_not_do_counts_as_missing(install, monkeypatch, name, version, is_missing):
+    known = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda asked: version if asked == name else known(asked))
+    found = install.findMissing()
+    assert (found.torch if name == "torch" else install.NNUNET in found.requirements) == is_missing
+
+
+def test_versions_are_compared_where_packaging_is_not_installed(install, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "packaging.specifiers", None)
+    pytest.importorskip("pip", reason="PIP MISSING: this environment has no pip to borrow the comparison from")
+    assert install._specifierSet().__module__.startswith("pip.")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "2.5")
+    assert install.NNUNET in install.findMissing().requirements
+
+
+class TorchLogic:
+    """The PyTorch extension's logic, as far as installing goes."""
+
+    def __init__(self, state, calls):
+        self.state, self.calls = state, calls
+
+    OPTIONS = ("askConfirmation", "forceComputationBackend", "torchVersionRequirement", "torchvisionVersionRequirement")
+
+    def installTorch(self, **options):
+        assert set(options) <= set(self.OPTIONS)
+        self.calls.append(options.get("torchVersionRequirement"))
+        self.state.discard("torch")
+        return object()
+
+
+def test_pytorch_comes_in_a_version_that_nnunet_takes(install, missing, monkeypatch):
+    from CalibUncertaintyPanel import slicerCompat
+
+    state, calls = missing("torch"), []
+    monkeypatch.setattr(slicerCompat, "pytorchLogic", lambda: TorchLogic(state, calls))
+    assert install.ensure(lambda question: True) == ""
+    assert calls == [">=2.1.2,!=2.9.*"]
+
+
+def test_the_nnunet_extension_brings_pytorch_itself(install, missing, monkeypatch):
+    from CalibUncertaintyPanel import slicerCompat
+
+    state, calls = missing("torch", "nnunetv2"), []
+
+    class Installer:
+        def setupPythonRequirements(self, requirement):
+            state.clear()
+            return True
+
+    monkeypatch.setattr(slicerCompat, "pytorchLogic", lambda: TorchLogic(state, calls))
+    monkeypatch.setattr(slicerCompat, "nnUNetInstaller", Installer)
+    assert install.ensure(lambda question: True) == ""
+    assert calls == []
