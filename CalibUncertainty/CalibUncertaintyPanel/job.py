@@ -18,6 +18,7 @@ from . import processTree
 TAIL_LINES = 200
 LONGEST_LINE = 65536
 STALL_SECONDS = 180.0
+LAUNCHER_WORDS = "exit abnormally - Report the problem"  # PythonSlicer, when the Python that it launched was killed
 READER_PATIENCE_SECONDS = 1.0  # pipes may stay open in a grandchild when the process itself is gone
 
 
@@ -57,6 +58,7 @@ class Job:
         self._log = None
         self._outcome = None
         self._lastWords = ""
+        self._crashed = self._faulted = False
         self._startedAt = self._heardAt = time.monotonic()
         self._endedAt = None
         self._stallReported = False
@@ -158,7 +160,7 @@ class Job:
             self._heardAt, self._stallReported = time.monotonic(), False
             event = _parse(line) if name == "stdout" else None
             if event is None:
-                self._lastWords = line.strip() or self._lastWords
+                self._hear(line)
                 self._keep(line)
             elif event.kind in ("result", "error"):
                 self._outcome = event
@@ -167,6 +169,13 @@ class Job:
                 self.fraction = max(self.fraction, event.fraction)
                 self._keep(f"{event.kind}: {event.stage} {event.message}")
                 events.append(event)
+
+    def _hear(self, line):
+        if LAUNCHER_WORDS in line:
+            self._crashed = True  # the launcher's words; those of the computation are worth more
+            return
+        self._faulted = self._faulted or line.startswith("Fatal Python error")
+        self._lastWords = line.strip() or self._lastWords
 
     def _keep(self, line):
         if self.tail and self.tail[-1] == line[:500]:
@@ -190,7 +199,10 @@ class Job:
     def _unexpectedEnd(self):
         code = self._process.returncode
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        hint = ", which usually means that memory ran out" if code == -9 else ""
+        if self._crashed:
+            how = "crashed or was killed"  # a launcher does not tell the signal
+        killed = code == -9 or (self._crashed and not self._faulted)
+        hint = ", which usually means that memory ran out" if killed else ""
         words = self._lastWords[:200] or "(it printed nothing)"
         return Event("error", f"The computation {how} without a result{hint}. Last words: {words}")
 

@@ -1,5 +1,6 @@
 """Start a process that can be stopped together with everything it has started, on POSIX and on Windows."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 GRACE_SECONDS = 0.4  # for the computation to remove what it has half written
 POLL_SECONDS = 0.02
+WINDOWS_SECONDS = 2.0
 ON_WINDOWS = sys.platform == "win32"
 
 
@@ -41,12 +43,17 @@ def stop(process):
             creationflags=subprocess.CREATE_NO_WINDOW,
             check=False,
         )
+        try:
+            process.wait(WINDOWS_SECONDS)
+        except subprocess.TimeoutExpired:
+            logging.warning("CalibUncertainty: process %d has not ended yet", process.pid)
         return
     # Those that left the group (a new session of their own) are found through their parents, before these are gone.
     family = descendants(process.pid)
     _signal(os.killpg, process.pid, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
+    # The first process may be a launcher that dies at once: its children are to have their moment as well.
+    while time.monotonic() < deadline and _groupLives(process):
         time.sleep(POLL_SECONDS)
     _signal(os.killpg, process.pid, signal.SIGKILL)
     for pid in family:
@@ -75,6 +82,11 @@ def descendants(pid):
     return found
 
 
+def _groupLives(process):
+    process.poll()  # or it would stay in its group as a zombie
+    return _signal(os.killpg, process.pid, 0)
+
+
 def _parentsFromProc():
     parents = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):
@@ -97,7 +109,9 @@ def _parentsFromPs():
 
 
 def _signal(send, pid, number):
+    """Send a signal; whether there was anything to send it to."""
     try:
         send(pid, number)
-    except ProcessLookupError:
-        return  # already gone, as wanted
+    except (ProcessLookupError, PermissionError):
+        return False  # already gone, as wanted; macOS says of a zombie that it is not permitted
+    return True

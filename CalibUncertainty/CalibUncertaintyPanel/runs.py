@@ -1,6 +1,7 @@
 """Start a run: from the choices of the panel to a request and a process."""
 
 import glob
+import logging
 import re
 import shutil
 import time
@@ -68,7 +69,10 @@ def makeRequest(parameterNode, modelFolder, runFolder, ctName):
 
 def tidyUp(job):
     """Remove the copy of the CT that only the process needed, and what a stopped process has left half written."""
-    (job.folder / CT_FILE).unlink(missing_ok=True)
+    try:
+        (job.folder / CT_FILE).unlink(missing_ok=True)
+    except OSError as error:  # Windows: a process that is just ending still holds it
+        logging.info("CalibUncertainty: %s is left for Slicer to remove: %s", CT_FILE, error)
     out = Path(job.request["arguments"]["out"])
     if out.parent.is_dir():
         for left in out.parent.glob(f".{glob.escape(out.name)}.*"):

@@ -130,3 +130,84 @@ def test_the_environment_of_the_application_is_left_alone(run_job, ct_file):
     before = dict(os.environ)
     run_job.finish(run_job("ok", ct_file))
     assert dict(os.environ) == before
+
+
+LAUNCHER = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+if child.wait() < 0:
+    print("error: [/opt/slicer/bin/python-real] exit abnormally - Report the problem.", file=sys.stderr, flush=True)
+    sys.exit(1)
+"""
+NEEDS_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+def launched(tmp_path, child, text=""):
+    """A job whose program is only a launcher, as PythonSlicer is, of `child`."""
+    from CalibUncertaintyPanel.job import Job
+
+    job = Job([sys.executable, "-c", LAUNCHER, child], {"arguments": {"out": text}}, tmp_path, tmp_path)
+    job.start()
+    return job
+
+
+@NEEDS_POSIX
+def test_cancel_lets_the_child_of_a_launcher_clean_up(tmp_path):
+    half_written = tmp_path / "half"
+    child = (
+        "import pathlib, signal, sys, time\n"
+        f"half = pathlib.Path({str(half_written)!r})\n"
+        "def end(*_):\n    time.sleep(0.15); half.unlink(); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end)\n"
+        "half.touch()\n"
+        "time.sleep(600)\n"
+    )
+    job = launched(tmp_path, child)
+    deadline = time.monotonic() + 10
+    while not half_written.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    began = time.monotonic()
+    job.cancel()
+    assert time.monotonic() - began < 1.0
+    assert not half_written.exists()
+
+
+@NEEDS_POSIX
+@pytest.mark.parametrize(("signal_name", "memory"), [("SIGKILL", True), ("SIGSEGV", False)])
+def test_a_crash_under_a_launcher_is_told_in_the_last_words_of_the_computation(run_job, tmp_path, signal_name, memory):
+    child = (
+        "import os, signal, sys; print('fold 3 of 5', file=sys.stderr, flush=True); "
+        f"os.kill(os.getpid(), signal.{signal_name})"
+    )
+    event = run_job.finish(launched(tmp_path, child))[-1]
+    assert event.kind == "error"
+    assert "crashed or was killed" in event.message
+    assert "Report the problem" not in event.message
+    assert ("memory ran out" in event.message) == memory
+    if memory:
+        assert "fold 3 of 5" in event.message
+
+
+def test_a_process_that_one_may_not_signal_counts_as_gone(monkeypatch):
+    from CalibUncertaintyPanel import processTree
+
+    def refuse(pid, number):
+        raise PermissionError(1, "Operation not permitted")
+
+    assert processTree._signal(refuse, 4711, 9) is False
+
+
+def test_a_file_that_windows_still_holds_does_not_break_the_end_of_a_run(run_job, ct_file, monkeypatch):
+    from pathlib import Path
+
+    from CalibUncertaintyPanel import runs
+
+    job = run_job("ok", ct_file)
+    run_job.finish(job)
+
+    def hold(self, missing_ok=False):
+        raise PermissionError(32, "used by another process", str(self))
+
+    monkeypatch.setattr(Path, "unlink", hold)
+    runs.tidyUp(job)
