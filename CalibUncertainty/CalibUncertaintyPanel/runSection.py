@@ -21,6 +21,7 @@ class RunSection:
         self.job = None
         self._ctNode = None
         self._stalled = False
+        self._installing = False
         self._timer = qt.QTimer()
         self._timer.setInterval(POLL_INTERVAL_MS)
         self._timer.connect("timeout()", self.poll)
@@ -51,6 +52,8 @@ class RunSection:
     def update(self):
         """Enable the buttons that make sense now and say why the others do not."""
         problem = _("A run is under way.") if self.running else self.panel.inputs.problem()
+        if self._installing:
+            problem = _("Packages are being installed.")
         self.ui.runButton.enabled = not problem
         self.ui.runButton.toolTip = problem or _("Segment the CT in a separate process; Slicer stays usable.")
         self.ui.cancelButton.enabled = self.running
@@ -65,15 +68,14 @@ class RunSection:
 
     def onRun(self, checked=None):
         """Check what is needed, then start."""
+        if self._installing:
+            return
         self.showError("")
         if self.panel.needsPackages:
-            with slicer.util.tryWithErrorDisplay(_("Installing packages failed."), waitCursor=False):
-                refusal = install.ensure(
-                    lambda question: slicer.util.confirmOkCancelDisplay(question, "CalibUncertainty")
-                )
-                if refusal:
-                    self.showError(refusal)
-                    return
+            refusal = self._installPackages() or self.panel.inputs.problem()  # the scene may be another one by now
+            if refusal:
+                self.showError(refusal)
+                return
         parameterNode = self.panel.parameterNode
         try:
             with slicer.util.WaitCursor():
@@ -82,7 +84,8 @@ class RunSection:
             self.panel.showError(str(error))
             return
         self._ctNode = parameterNode.ctVolume
-        self.panel.inputs.remember()
+        if self.panel.needsPackages:  # a substitute for tests has a model folder that is soon gone
+            self.panel.inputs.remember()
         self.ui.logTextEdit.clear()
         for widget in (self.ui.progressBar, self.ui.stageLabel, self.ui.timeLabel):
             widget.show()
@@ -90,6 +93,22 @@ class RunSection:
         self.ui.stageLabel.setText(_("Starting..."))
         self._timer.start()
         self.panel.updateRunButton()
+
+    def _installPackages(self):
+        # pip lets Slicer work on meanwhile: a second click must not start a second pip.
+        self._installing = True
+        self.panel.updateRunButton()
+        self.ui.stageLabel.setText(_("Installing packages..."))
+        self.ui.stageLabel.show()
+        try:
+            return install.ensure(lambda question: slicer.util.confirmOkCancelDisplay(question, "CalibUncertainty"))
+        except Exception as error:  # what extensions and pip raise is not ours to know
+            logging.exception("CalibUncertainty: installing packages failed")
+            return _("Installing packages failed: {error}").format(error=error)
+        finally:
+            self._installing = False
+            self.ui.stageLabel.hide()
+            self.panel.updateRunButton()
 
     def onCancel(self, checked=None):
         """Stop the run."""

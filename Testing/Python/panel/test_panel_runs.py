@@ -12,6 +12,7 @@ def test_the_self_test_of_the_module_passes(panel):
     import slicer
 
     slicer.selfTests["CalibUncertainty"]()
+    assert panel.ui.modelPathLineEdit.comboBox().count == 0  # its temporary model is not in the developer's list
 
 
 def test_run_waits_for_a_ct_and_a_model_and_says_for_which(panel, tmp_path):
@@ -91,14 +92,18 @@ def test_a_check_that_breaks_says_so_instead_of_going_on_for_ever(panel, model, 
     slicer_application.waitUntil(lambda: "division by zero" in panel.ui.modelSummaryLabel.text, seconds=10)
 
 
-def test_developers_reload_loads_the_panel_anew(panel):
+def test_developers_reload_loads_the_panel_anew(panel, monkeypatch):
     import slicer
 
     before = {name: module for name, module in sys.modules.items() if name.startswith("CalibUncertainty")}
+    released = []
+    monkeypatch.setattr(panel.run, "release", lambda: released.append(sys.modules.get("CalibUncertaintyPanel.panel")))
     try:
         slicer.modules.CalibUncertaintyWidget.onReload()
         assert sys.modules["CalibUncertaintyPanel.panel"] is not before["CalibUncertaintyPanel.panel"]
         assert slicer.modules.CalibUncertaintyWidget.panel is not panel
+        assert panel.parameterNode is None
+        assert released == [before["CalibUncertaintyPanel.panel"]]
     finally:
         sys.modules.update(before)  # other tests hold classes of these modules
 
@@ -268,6 +273,42 @@ def test_nothing_is_installed_without_asking(panel, ct, model, slicer_applicatio
     assert installed == []
     assert not panel.run.running
     assert "not installed" in panel.ui.errorLabel.text
+
+
+def test_while_packages_are_installed_a_second_click_starts_nothing(
+    panel, ct, model, slicer_application, monkeypatch
+):
+    from CalibUncertaintyPanel import install, runs
+
+    calls, started = [], []
+
+    def ensure(confirm):
+        calls.append(panel.ui.runButton.enabled)
+        assert panel.ui.stageLabel.text == "Installing packages..."
+        assert "installed" in panel.ui.runButton.toolTip
+        panel.update()  # what Slicer does on the way must not enable it again
+        slicer_application.processEvents()
+        panel.ui.runButton.click()
+        panel.run.onRun()
+        return "cancelled by the test"
+
+    monkeypatch.setattr(install, "ensure", ensure)
+    monkeypatch.setattr(runs, "startRun", lambda *_: started.append(1))
+    panel.logic.command = None
+    panel.ui.runButton.click()
+    assert calls == [False]
+    assert started == []
+    assert panel.ui.runButton.enabled
+
+
+def test_an_installer_that_raises_leaves_run_enabled(panel, ct, model, monkeypatch):
+    from CalibUncertaintyPanel import install
+
+    monkeypatch.setattr(install, "ensure", lambda confirm: 1 / 0)
+    panel.logic.command = None
+    panel.ui.runButton.click()
+    assert "division by zero" in panel.ui.errorLabel.text
+    assert panel.ui.runButton.enabled
 
 
 def test_without_the_pytorch_extension_the_panel_says_what_to_install(panel, ct, model, monkeypatch):
