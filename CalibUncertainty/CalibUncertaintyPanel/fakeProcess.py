@@ -187,6 +187,7 @@ def _regions(ct, label, entropy, roi, probability):
         values = entropy[numbered == number]
         peak = inside[int(values.argmax())]
         structure = int(probability[(slice(1, None), *peak)].argmax()) + 1
+        wrongMl = float((1 - probability.max(axis=0)[numbered == number]).sum() * ct.voxel_volume_ml)
         regions.append(
             {
                 "kind": "uncertain",
@@ -196,7 +197,8 @@ def _regions(ct, label, entropy, roi, probability):
                 "volume_ml": len(inside) * ct.voxel_volume_ml,
                 "mean": float(values.mean()),
                 "peak": float(values.max()),
-                "score": float((1 - probability.max(axis=0)[numbered == number]).sum() * ct.voxel_volume_ml),
+                "score": wrongMl,
+                "share": wrongMl / (max(int((label == structure).sum()), 1) * ct.voxel_volume_ml),
                 "distance_mm": 0.0,
                 "centroid_ras_mm": ct.ras_from_index(inside.mean(axis=0)).tolist(),
                 "centroid_lps_mm": ct.lps_from_index(inside.mean(axis=0)).tolist(),
@@ -205,7 +207,7 @@ def _regions(ct, label, entropy, roi, probability):
                 "reason": f"Entropy above the threshold at the border of {STRUCTURES[structure]}.",
             }
         )
-    regions.sort(key=lambda region: -region["score"])
+    regions.sort(key=lambda region: -region["share"])
     return [{"id": number + 1, **region} for number, region in enumerate(regions)]
 
 

@@ -18,7 +18,7 @@ class ReviewTable:
         self.ui = ui
         self.table = ui.regionsTable
         self._regions = []
-        columns = [_("#"), _("Kind"), _("Structure"), _("mL"), _("Mean"), _("Peak"), _("Score")]
+        columns = [_("#"), _("Kind"), _("Structure"), _("mL"), _("Share"), _("Peak"), _("Score")]
         tips = [
             _("Order in which to look"),
             _(
@@ -26,9 +26,9 @@ class ReviewTable:
             ),
             _("Nearest structure, or the one that may have been missed"),
             _("Volume in mL"),
-            _("Mean of the measure over the region"),
+            _("Score as a part of the structure's predicted volume: what the list is sorted by; none for a possible miss"),
             _("Highest value of the measure in the region"),
-            _("Volume in mL that is expected to be wrong"),
+            _("Volume in mL that is expected to be wrong; possible misses are sorted by it"),
         ]
         self.table.setColumnCount(len(columns))
         for column, (text, tip) in enumerate(zip(columns, tips, strict=True)):
@@ -67,7 +67,7 @@ class ReviewTable:
             KINDS.get(region.kind, region.kind),
             region.structure,
             _number(region.volume_ml),
-            f"{region.mean:.2f}",
+            _share(region.share),
             f"{region.peak:.2f}",
             _number(region.score),
         ]
@@ -125,6 +125,13 @@ class ReviewTable:
         self.ui.nextRegionButton.toolTip = (
             _("Go to the next place") if row + 1 < count else _("This is the last place.")
         )
+
+
+def _share(part):
+    """Per cent of the structure, as the reason of the region has it."""
+    if part is None:
+        return "–"
+    return "< 1 %" if part < 0.01 else f"{100 * part:.0f} %"
 
 
 def _number(value):

@@ -112,6 +112,31 @@ def test_the_review_jumps_every_view_to_the_peak_and_chooses_the_structure(finis
     assert ui.regionsTable.currentRow() == 1
 
 
+def test_the_table_gives_the_share_of_the_structure_in_per_cent(finished):
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    table, result = finished.ui.regionsTable, finished.overlays.result
+    titles = [table.horizontalHeaderItem(column).text() for column in range(table.columnCount)]
+    assert all(table.horizontalHeaderItem(column).toolTip() for column in range(table.columnCount))
+    column, shares = titles.index("Share"), [region.share for region in result.regions]
+    assert shares == sorted(shares, reverse=True)
+    assert table.item(0, column).text() == f"{100 * shares[0]:.0f} %"
+    regions = [replace(result.regions[0], share=share) for share in (0.004, None)]
+    finished.review.fill(SimpleNamespace(regions=regions, provenance=result.provenance))
+    assert [table.item(row, column).text() for row in (0, 1)] == ["< 1 %", "–"]
+
+
+def test_the_table_is_readable_in_a_narrow_panel(finished, slicer_application):
+    table = finished.ui.regionsTable
+    table.resize(410, 200)
+    slicer_application.processEvents()
+    header = table.horizontalHeader()
+    widths = [header.sectionSize(column) for column in range(table.columnCount)]
+    assert sum(widths) <= 410
+    assert widths[2] >= table.fontMetrics().horizontalAdvance("Lymph nodes")
+
+
 def test_a_result_made_elsewhere_finds_its_ct_in_the_scene(panel, finished, slicer_application):
     import slicer
 
