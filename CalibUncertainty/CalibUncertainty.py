@@ -84,6 +84,7 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onReload(self):
         """Developer mode: load the panel and the library anew as well, not this file alone."""
+        self.cleanup()  # with the modules it was made from, not with those that are loaded next
         for name in [
             name for name in sys.modules if name.split(".")[0] in ("CalibUncertaintyPanel", "CalibUncertaintyLib")
         ]:
@@ -112,10 +113,12 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """A scene has been loaded: its parameter node and its layers are taken up."""
         if self.parent.isEntered:
             self.initializeParameterNode()
+        else:
+            self.panel.takeUpScene()
 
     def initializeParameterNode(self):
         """Make sure that a parameter node exists and is followed."""
-        self.panel.setParameterNode(self.logic.getParameterNode())
+        self.panel.setParameterNode(self.logic.getParameterNode(self.panel.parameterNode))
 
 
 class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
@@ -128,11 +131,16 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         ScriptedLoadableModuleLogic.__init__(self)
         self.command = None
 
-    def getParameterNode(self):
-        """The module's typed parameter node."""
+    def getParameterNode(self, known=None):
+        """The module's typed parameter node.
+
+        :param known: what an earlier call returned. It comes back if it still wraps the scene's node: every further wrapper
+            leaves observers on that node.
+        """
         from CalibUncertaintyPanel.parameterNode import CalibUncertaintyParameterNode
 
-        return CalibUncertaintyParameterNode(super().getParameterNode())
+        node = super().getParameterNode()
+        return known if known is not None and known.parameterNode is node else CalibUncertaintyParameterNode(node)
 
     def startRun(self, parameterNode):
         """Start a run with these choices; see `CalibUncertaintyPanel.runs.startRun`.
@@ -150,7 +158,7 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         :return: `Overlays`.
         :raises CalibUncertaintyError: if the folder is not a finished Result.
         """
-        from CalibUncertaintyPanel import ctVolume, slicerCompat
+        from CalibUncertaintyPanel import ctVolume, overlayNodes, slicerCompat
         from CalibUncertaintyPanel.overlays import Overlays
 
         from CalibUncertaintyLib.result import Result
@@ -161,7 +169,12 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
             ctNode = slicerCompat.loadVolume(result.provenance["ct"]["path"])
         structures = [entry["name"] for entry in result.provenance["maps"]["probability"]]
         structure = parameterNode.structure if parameterNode.structure in structures else None
-        overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, parameterNode.measure)
+        with overlayNodes.undoneOnFailure(slicer.mrmlScene):
+            overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, parameterNode.measure)
+            self._noteLayers(parameterNode, folder, ctNode, overlays)
+        return overlays
+
+    def _noteLayers(self, parameterNode, folder, ctNode, overlays):
         with slicer.util.NodeModify(parameterNode):
             if ctNode is not None:
                 parameterNode.ctVolume = ctNode
@@ -173,7 +186,6 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
             parameterNode.structure = overlays.shownStructure
             parameterNode.threshold = overlays.measure(overlays.shownMeasure).threshold
             parameterNode.roiShownMm = overlays.roiLimitMm
-        return overlays
 
     def restoreOverlays(self, parameterNode):
         """The layers that the parameter node names, or None; without their Result folder they can only be looked at."""

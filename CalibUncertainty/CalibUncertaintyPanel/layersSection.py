@@ -22,6 +22,7 @@ class LayersSection:
         self._measures = []
         self._structures = []
         self._appliedWindow = None
+        self._written = {}
         self._roiTimer = qt.QTimer()
         self._roiTimer.setSingleShot(True)
         self._roiTimer.setInterval(ROI_DELAY_MS)
@@ -39,6 +40,7 @@ class LayersSection:
         """Offer what these overlays can show. The choices of the parameter node stay where they still make sense."""
         overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
         self._appliedWindow = None
+        self._written.clear()
         self.ui.layersEmptyLabel.setVisible(overlays is None)
         self.ui.layersWidget.setVisible(overlays is not None)
         if overlays is None:
@@ -80,6 +82,12 @@ class LayersSection:
         self.showInViews()
         self._roiTimer.start()
 
+    def keepWindow(self):
+        """Leave the CT's window as a saved scene has it; a preset is applied when one is chosen."""
+        ctNode = self.panel.shownCt()
+        if ctNode is not None:
+            self._appliedWindow = (ctNode.GetID(), self.panel.parameterNode.ctWindow)
+
     def showInViews(self):
         """Put the layers into every slice view, new ones included."""
         overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
@@ -92,7 +100,14 @@ class LayersSection:
             uncertaintyVisible=parameterNode.uncertaintyVisible,
             uncertaintyOpacity=parameterNode.uncertaintyOpacity / 100,
         )
-        showLayers(self.panel.scene, view, self.panel.shownCt(), overlays.probabilityNode, overlays.uncertaintyNode)
+        showLayers(
+            self.panel.scene,
+            view,
+            self.panel.shownCt(),
+            overlays.probabilityNode,
+            overlays.uncertaintyNode,
+            self._written,
+        )
         self._applyWindow(parameterNode.ctWindow)
 
     def _updateWidgets(self, overlays, parameterNode):

@@ -1,5 +1,7 @@
 """The single nodes behind the layers: volumes, colour scales, legends, outlines, folder. Scene in, nodes out."""
 
+import contextlib
+
 import numpy as np
 import slicer
 import vtk
@@ -98,6 +100,16 @@ def setLegendVisible(volumeNode, visible):
         legend.SetVisibility(visible)
 
 
+def removeLegend(scene, volumeNode):
+    """Remove what draws the legend of a volume that has been deleted; on a scale holder it would be drawn for ever."""
+    identifiers = [volumeNode.GetNthDisplayNodeID(index) for index in range(volumeNode.GetNumberOfDisplayNodes())]
+    identifiers.append(volumeNode.GetNodeReferenceID(SCALE_ROLE))
+    nodes = [scene.GetNodeByID(identifier) for identifier in identifiers if identifier]
+    for node in nodes:
+        if node is not None and (node.IsA("vtkMRMLColorLegendDisplayNode") or node.IsA("vtkMRMLModelDisplayNode")):
+            scene.RemoveNode(node)
+
+
 def refreshLegend(volumeNode):
     """Have the legend drawn anew: Slicer does not look again when a volume enters or leaves a view from Python."""
     legend = _legendOf(volumeNode)
@@ -166,6 +178,23 @@ def groupInFolder(scene, nodes, folderName):
     return folder
 
 
+@contextlib.contextmanager
+def undoneOnFailure(scene):
+    """Whatever is added to the scene inside is removed again, folders of the subject hierarchy included, if it fails."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    nodesBefore = {node.GetID() for node in nodesOfClass(scene, "vtkMRMLNode")}
+    itemsBefore = _topItems(hierarchy)
+    try:
+        yield
+    except BaseException:
+        for node in nodesOfClass(scene, "vtkMRMLNode"):
+            if node is not None and node.GetID() not in nodesBefore:
+                scene.RemoveNode(node)
+        for item in _topItems(hierarchy) - itemsBefore:
+            hierarchy.RemoveItem(item)
+        raise
+
+
 def saveMeasure(volumeNode, info):
     """Keep the description of the shown measure on its node, for scenes that are opened without the Result folder."""
     for key, value in vars(info).items():
@@ -181,6 +210,12 @@ def savedMeasure(volumeNode, measureInfo):
     saved = {key: volumeNode.GetAttribute(f"{PREFIX}Measure.{key}") or "" for key in kinds}
     numbers = {key: float(saved[key] or 0) for key, kind in kinds.items() if kind is float}
     return measureInfo(**{**saved, **numbers, "available": True})
+
+
+def _topItems(hierarchy):
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items)
+    return {items.GetId(index) for index in range(items.GetNumberOfIds())}
 
 
 def _addScaleHolder(scene, volumeNode):

@@ -88,6 +88,13 @@ class Overlays:
         self._maps.clear()
         self.result = None
 
+    def hide(self):
+        """Take outlines and legends off the views, which no slice view does by itself: another Result is shown now."""
+        self.setLegendsVisible(False, False)
+        displayNode = self.segmentationNode.GetDisplayNode()
+        if displayNode is not None:
+            displayNode.SetVisibility(False)
+
     @property
     def nodes(self):
         """Probability, uncertainty and segmentation node."""

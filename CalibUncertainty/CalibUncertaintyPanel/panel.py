@@ -7,7 +7,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import ctVolume, slicerCompat, statusLine
+from . import ctVolume, overlayNodes, slicerCompat, statusLine
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
@@ -34,12 +34,14 @@ class Panel(VTKObservationMixin):
         self.overlays = None
         self._guiTag = None
         self._updating = False
+        self._lastCt = None
         self.inputs = InputsSection(self, self.ui)
         self.run = RunSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
         self.review = ReviewTable(self, self.ui)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(self.scene, self.scene.NodeRemovedEvent, self._onNodeRemoved)
+        self.addObserver(self.scene, self.scene.EndBatchProcessEvent, self._onEndBatch)
 
     @property
     def needsPackages(self):
@@ -55,6 +57,8 @@ class Panel(VTKObservationMixin):
 
     def setParameterNode(self, parameterNode):
         """Follow this parameter node; None when the scene closes or the panel is left for good."""
+        if parameterNode is None or self.parameterNode is not parameterNode:
+            self._lastCt = None
         if self.parameterNode is not None:
             self.disconnectGui()
             self.removeObserver(self.parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
@@ -64,9 +68,10 @@ class Panel(VTKObservationMixin):
             self.updateRunButton()
             return
         self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
-        firstCt = self._firstCt()
-        if parameterNode.ctVolume is None and firstCt is not None:
-            parameterNode.ctVolume = firstCt
+        if parameterNode.ctVolume is None and self._lastCt is None:  # a CT that was put away on purpose stays away
+            firstCt = self._firstCt()
+            if firstCt is not None:
+                parameterNode.ctVolume = firstCt
         self.connectGui()
         self._restore()
         self.update()
@@ -87,6 +92,7 @@ class Panel(VTKObservationMixin):
         if self._updating or self.parameterNode is None:
             return
         self._updating = True
+        self._lastCt = self.parameterNode.ctVolume or self._lastCt
         try:
             self.inputs.update()
             self.layers.update()
@@ -150,6 +156,8 @@ class Panel(VTKObservationMixin):
 
     def _setOverlays(self, overlays):
         if self.overlays is not None:
+            if overlays is not None and overlays.nodes != self.overlays.nodes:
+                self.overlays.hide()  # over another patient's CT they would mislead
             self.overlays.release()
         self.overlays = overlays
         text, style = statusLine.statusOf(overlays)
@@ -164,7 +172,10 @@ class Panel(VTKObservationMixin):
         if overlays is not None and self.overlays is not None and overlays.nodes == self.overlays.nodes:
             overlays.release()
             return
+        if overlays is None and self.overlays is not None:
+            self.overlays.hide()
         self._setOverlays(overlays)
+        self.layers.keepWindow()
 
     def _firstCt(self):
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
@@ -172,8 +183,15 @@ class Panel(VTKObservationMixin):
                 return node
         return None
 
+    def takeUpScene(self):
+        """A scene was loaded while another module was open: follow what it says without connecting the widgets."""
+        if self.parameterNode is not None:
+            self._restore()
+            self.update()
+
     def _onModified(self, caller, event):
-        self.update()
+        if not self.scene.IsBatchProcessing():  # half a scene is there; `_onEndBatch` looks again
+            self.update()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, caller, event, node):
@@ -183,9 +201,23 @@ class Panel(VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeRemoved(self, caller, event, node):
+        if node is None or self.scene.IsBatchProcessing():
+            return
+        if node is self._lastCt:
+            self._lastCt = None
+        if node.GetAttribute("CalibUncertainty.Kind") and node.IsA("vtkMRMLScalarVolumeNode"):
+            overlayNodes.removeLegend(self.scene, node)
         if self.overlays is not None and node in self.overlays.nodes:
-            self._setOverlays(None)
-            self.run.showError(_("A layer of the result was deleted. Open the result again to see it."))
+            self._forgetDeletedLayers()
+
+    def _onEndBatch(self, caller, event):
+        if self.overlays is not None and any(node.GetScene() is None for node in self.overlays.nodes):
+            self._forgetDeletedLayers()
+        self.update()
+
+    def _forgetDeletedLayers(self):
+        self._setOverlays(None)
+        self.run.showError(_("A layer of the result was deleted. Open the result again to see it."))
 
     @property
     def resultFolder(self):

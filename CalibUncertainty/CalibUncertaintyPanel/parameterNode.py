@@ -83,6 +83,7 @@ class CalibUncertaintyParameterNode:
     roiComputedMm - how far from the structures the run computes maps and lists regions.
     resultFolder - the folder of the Result that is shown; the three nodes below it show it.
     threshold - in the unit of the measure.
+    roiShownMm - up to what the Result holds, which may be more than this panel lets compute.
     probabilityFloor - probabilities below this many per cent are not drawn.
     """
 
@@ -104,7 +105,7 @@ class CalibUncertaintyParameterNode:
     measure: str = "entropy"
     structure: str = ""
     threshold: Annotated[float, WithinRange(0, 10)] = 0.35
-    roiShownMm: Annotated[float, WithinRange(0, 100)] = 15.0
+    roiShownMm: Annotated[float, WithinRange(0, 1000)] = 15.0
     probabilityFloor: Percent = 5.0
     ctWindow: CtWindow = CtWindow.SOFT_TISSUE
     ctVisible: bool = True

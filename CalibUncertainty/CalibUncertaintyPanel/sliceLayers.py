@@ -10,6 +10,8 @@ from . import slicerCompat
 from .mrmlTools import nodesOfClass
 from .overlayNodes import refreshLegend
 
+_NEVER = object()  # None is a value: no volume
+
 
 @dataclass
 class LayerView:
@@ -27,24 +29,36 @@ def compositeNodes(scene):
     return nodesOfClass(scene, "vtkMRMLSliceCompositeNode")
 
 
-def showLayers(scene, view, ctNode, probabilityNode, uncertaintyNode):
+def showLayers(scene, view, ctNode, probabilityNode, uncertaintyNode, written=None):
     """Put the volumes into every slice view. A hidden layer is taken out of the view, so that its legend goes as well.
 
     :param view: a `LayerView`.
     :param ctNode: CT, or None to leave the background as it is.
     :param probabilityNode: volume node or None.
     :param uncertaintyNode: volume node or None.
+    :param written: what earlier calls have written, to be kept by the caller. What has not changed since is not written
+        again, so that a fade or a volume that somebody has put into one view meanwhile stays. None: everything is written.
     """
+    written = {} if written is None else written
+    wanted = {
+        "SetForegroundVolumeID": _shownId(probabilityNode, view.probabilityVisible),
+        "SetForegroundOpacity": view.probabilityOpacity,
+    }
+    if ctNode is not None:
+        wanted["SetBackgroundVolumeID"] = ctNode.GetID() if view.ctVisible else None
+    top = _shownId(uncertaintyNode, view.uncertaintyVisible), view.uncertaintyOpacity
     for node in compositeNodes(scene):
+        before = written.setdefault(node.GetID(), {})
         wasModifying = node.StartModify()
         try:
-            if ctNode is not None:
-                node.SetBackgroundVolumeID(ctNode.GetID() if view.ctVisible else None)
-            node.SetForegroundVolumeID(_shownId(probabilityNode, view.probabilityVisible))
-            node.SetForegroundOpacity(view.probabilityOpacity)
-            slicerCompat.setTopLayer(node, _shownId(uncertaintyNode, view.uncertaintyVisible), view.uncertaintyOpacity)
+            for setter, value in wanted.items():
+                if before.get(setter, _NEVER) != value:
+                    getattr(node, setter)(value)
+            if before.get("top") != top:
+                slicerCompat.setTopLayer(node, *top)
         finally:
             node.EndModify(wasModifying)
+        before.update(wanted, top=top)
     for volumeNode in (probabilityNode, uncertaintyNode):
         if volumeNode is not None:
             refreshLegend(volumeNode)
