@@ -62,10 +62,13 @@ def test_remembering_the_model_chooses_no_other_one(panel, model, tmp_path):
     for folder in (other, model):
         panel.ui.modelPathLineEdit.currentPath = str(folder)
         panel.inputs.remember()
-    reported = []
+    reported, taken = [], []
     panel.ui.modelPathLineEdit.comboBox().connect("editTextChanged(QString)", reported.append)
+    tag = panel.parameterNode.AddObserver("ModifiedEvent", lambda *_: taken.append(panel.parameterNode.modelFolder))
     panel.inputs.remember()
+    panel.parameterNode.RemoveObserver(tag)
     assert str(other) in reported  # the widget's own list went through the neighbour
+    assert other not in taken
     assert panel.parameterNode.modelFolder == model
     assert panel.ui.modelPathLineEdit.currentPath == str(model)
     assert panel.inputs._foldBoxes
