@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from .folder_check import check_labels, check_plans, is_whole_number, label_number, settings_of
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 RECORD_NAME = "calibration.json"
@@ -62,11 +63,9 @@ class ModelFolder:
 
     @property
     def labels(self) -> dict[int, str]:
-        """Foreground structures {1: "Brainstem", ...}; empty for region-based models."""
-        numbered = {name: value for name, value in self.dataset["labels"].items() if isinstance(value, int)}
-        return {
-            value: name for name, value in sorted(numbered.items(), key=lambda i: i[1]) if value and name != "ignore"
-        }
+        """Foreground structures {1: "Brainstem", ...}; those that are regions of several labels are not among them."""
+        numbered = {name: label_number(value) for name, value in self.dataset["labels"].items() if name != "ignore"}
+        return {value: name for name, value in sorted(numbered.items(), key=lambda i: i[1] or 0) if value}
 
     @property
     def has_regions(self) -> bool:
@@ -75,8 +74,17 @@ class ModelFolder:
 
     @property
     def channels(self) -> list[str]:
-        """What the model wants as input, in order: ["CT"]."""
-        names = self.dataset.get("channel_names") or self.dataset.get("modality") or {"0": "CT"}
+        """What the model wants as input, in order: ["CT"].
+
+        Raises CalibUncertaintyError where dataset.json does not list them as nnU-Net v2 does.
+        """
+        key = "channel_names" if self.dataset.get("channel_names") else "modality"
+        names = self.dataset.get(key) or {"0": "CT"}
+        if not isinstance(names, dict) or not all(is_whole_number(index) for index in names):
+            raise CalibUncertaintyError(
+                f"{self.path / 'dataset.json'}: '{key}' does not number the channels as in {{\"0\": \"CT\"}};"
+                " it is not one of nnU-Net v2's, copy it again"
+            )
         return [str(names[key]) for key in sorted(names, key=int)]
 
     @property
@@ -98,7 +106,7 @@ class ModelFolder:
         asked = [folds] if isinstance(folds, int | str) else list(folds)
         chosen: list[Fold] = []
         for item in asked:
-            fold: Fold = int(item) if str(item).isdigit() else str(item)
+            fold: Fold = int(item) if is_whole_number(str(item)) else str(item)
             if fold not in chosen:
                 chosen.append(fold)
         missing = [str(fold) for fold in chosen if not self.checkpoint_path(fold).is_file()]
@@ -145,14 +153,14 @@ class ModelFolder:
             raise CalibUncertaintyError(
                 f"{self.name} predicts overlapping regions; this version runs models with plain labels"
             )
-        if not self.labels:
-            raise CalibUncertaintyError(f"{self.path / 'dataset.json'} names no structure to segment")
-        settings = self.plans["configurations"].get(self.configuration, {})
-        if settings.get("previous_stage") or self.configuration.endswith("cascade_fullres"):
+        check_labels(self.dataset["labels"], self.path / "dataset.json")
+        settings = settings_of(self.plans, self.configuration, self.path / "plans.json")
+        if (settings or {}).get("previous_stage") or self.configuration.endswith("cascade_fullres"):
             raise CalibUncertaintyError(
                 f"{self.name} is the second stage of a cascade ({self.configuration}); this version runs models without a"
                 " previous stage: choose the 3d_fullres or 2d model"
             )
+        check_plans(self.plans, settings, self.path / "plans.json")
 
     def describe(self, folds: str | list[Fold] = "all") -> list[str]:
         """Plain sentences about what is in the folder, for a panel or a terminal."""
@@ -161,9 +169,9 @@ class ModelFolder:
             f"{self.name}, {self.configuration or 'configuration named in the checkpoints'}",
             f"Structures ({len(self.labels)}): {shown}",
             f"Folds: {', '.join(str(fold) for fold in self.folds)}",
-            f"Input: {', '.join(self.channels)}",
         ]
         try:
+            lines.append(f"Input: {', '.join(self.channels)}")
             self.refuse_unsupported()
             self.select_folds(folds)
         except CalibUncertaintyError as error:
@@ -196,11 +204,9 @@ def _find_model_folder(path: Path) -> Path:
 
 
 def _folds_of(folder: Path) -> list[Fold]:
-    numbers = sorted(
-        int(found.parent.name[5:])
-        for found in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")
-        if found.parent.name[5:].isdigit()
-    )
+    names = [found.parent.name[5:] for found in folder.glob(f"fold_*/{FINAL_CHECKPOINT}")]
+    # fold_03 is not the fold_3 that nnU-Net, and checkpoint_path, would look for
+    numbers = sorted(int(name) for name in names if is_whole_number(name) and str(int(name)) == name)
     if numbers:
         return list(numbers)
     return ["all"] if (folder / "fold_all" / FINAL_CHECKPOINT).is_file() else []

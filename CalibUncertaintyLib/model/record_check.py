@@ -12,6 +12,9 @@ SCHEMA = "calib-uncertainty/calibration-record"
 SCHEMA_VERSION = 1
 STATUSES = ("ok", "separable", "uninformative")
 MODES = ("pool_logit", "pool_prob")
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0  # the range the fit searches; outside it maps overflow or say nothing
+_TEMPERATURE_RANGE = f"from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
+TEMPERATURE_SLACK = 1e-9  # the fit comes to the ends of its range through a logarithm
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 # A check gets a value and says what it should have been; an empty answer means that it is right.
@@ -99,6 +102,15 @@ def _above_zero(value: Any) -> str:
     return "" if _is_number(value) and value > 0 else "a number above 0"
 
 
+def _is_temperature(value: Any) -> bool:
+    lowest, highest = LOWEST_TEMPERATURE - TEMPERATURE_SLACK, HIGHEST_TEMPERATURE + TEMPERATURE_SLACK
+    return _is_number(value) and lowest <= value <= highest
+
+
+def _temperature(value: Any) -> str:
+    return "" if _is_temperature(value) else f"a number {_TEMPERATURE_RANGE}"
+
+
 def _zero_or_above(value: Any) -> str:
     return "" if _is_number(value) and value >= 0 else "a number, 0 or above"
 
@@ -110,14 +122,18 @@ def _sha256(value: Any) -> str:
 def _interval(value: Any) -> str:
     if value is None:
         return ""
-    if not (isinstance(value, list) and len(value) == 2 and all(_is_number(end) and end > 0 for end in value)):
-        return "null or two numbers above 0"
+    if not (isinstance(value, list) and len(value) == 2 and all(_is_temperature(end) for end in value)):
+        return f"null or two numbers {_TEMPERATURE_RANGE}"
     return "" if value[0] <= value[1] else "two numbers, lower end first"
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdecimal()  # str.isdigit() is true for a superscript two, which int() refuses
 
 
 def _labels(value: Any) -> str:
     right = isinstance(value, Mapping) and value and all(
-        str(key).isdigit() and int(key) > 0 and isinstance(name, str) for key, name in value.items()
+        _is_digits(str(key)) and int(key) > 0 and isinstance(name, str) for key, name in value.items()
     )
     return "" if right else "an object of label numbers (1 and above) and names"
 
@@ -153,8 +169,8 @@ _MODEL = {
 }
 _ENTRY = {
     "members": (True, _object), "mode": (True, _one_of(*MODES)), "method": (True, _one_of("temperature")),
-    "temperature": (True, _above_zero), "temperature_interval": (True, _interval),
-    "temperature_status": (True, _one_of(*STATUSES)), "member_temperature": (True, _or_null(_above_zero)),
+    "temperature": (True, _temperature), "temperature_interval": (True, _interval),
+    "temperature_status": (True, _one_of(*STATUSES)), "member_temperature": (True, _or_null(_temperature)),
     "roi": (True, _object), "cases": (True, _texts), "figures": (True, _object), "thresholds": (True, _object),
     "created": (True, _text),
 }

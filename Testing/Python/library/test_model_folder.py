@@ -1,7 +1,9 @@
 """Model folders: what is in them, what is refused, and checkpoints that are data and nothing else."""
 
 import json
+import math
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -78,6 +80,131 @@ def test_regions_and_cascades_are_refused_by_name(folder):
     edit(folder / "plans.json", lambda p: p["configurations"]["3d_fullres"].update(previous_stage="3d_lowres"))
     with pytest.raises(CalibUncertaintyError, match="cascade"):
         ModelFolder.open(folder).refuse_unsupported()
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"background": 0, "Liver": 1, "Node": "2"},
+        {"background": 0, "Liver": [1], "Node": [2]},
+        {"background": 0, "Node": 2.0, "Liver": 1},
+        {"background": 0, "Liver": 1, "Node": 2, "ignore": 3},
+    ],
+)
+def test_labels_are_read_as_nnunet_reads_them(folder, labels):
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+    edit(folder / "dataset.json", lambda d: d.update(labels=labels))
+    model = ModelFolder.open(folder)
+    model.refuse_unsupported()
+    assert model.labels == {1: "Liver", 2: "Node"}
+    manager = LabelManager(labels, None)
+    assert (list(model.labels), len(model.labels) + 1) == (manager.foreground_labels, manager.num_segmentation_heads)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"background": 0, "Liver": 1, "Node": 5}, "has the values 0, 1, 5"),
+        ({"background": 0, "Liver": 1, "Node": 1}, "has the values 0, 1, 1"),
+        ({"background": 0, "Liver": 2, "Node": 3}, "has the values 0, 2, 3"),
+        ({"background": 0, "Liver": -1, "Node": 1}, "has the values -1, 0, 1"),
+        ({"Liver": 1, "Node": 2}, "no background"),
+        ({"Liver": 0, "Node": 1}, "no background"),
+        ({"background": [0], "Liver": 1}, "no background"),
+        ({"background": 1, "Liver": 0}, "no background"),
+        ({"background": 0, "Liver": 1, "Node": "two"}, "gives Node the value 'two'"),
+        ({"background": 0, "Liver": 1, "Node": "²"}, "gives Node the value '²'"),
+        ({"background": 0, "Liver": 1, "Node": 1.5}, "gives Node the value 1.5"),
+        ({"background": 0, "Liver": 1, "Node": None}, "gives Node the value None"),
+        ({"background": 0, "Liver": 1, "Node": 3, "ignore": 2}, "has the values 0, 1, 3"),
+        ({"background": 0, "Liver": 1, "ignore": 7}, "gives ignore the value 7"),
+        ({"background": 0, "ignore": 1}, "names no structure"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_are_refused_in_one_line(folder, labels, said):
+    edit(folder / "dataset.json", lambda d: d.update(labels=labels))
+    model = ModelFolder.open(folder)
+    with pytest.raises(CalibUncertaintyError, match=re.escape(said)) as refusal:
+        model.refuse_unsupported()
+    assert str(folder / "dataset.json") in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert any(said in line for line in model.describe())
+
+
+@pytest.mark.parametrize("names", [["CT"], {"CT": "0"}, {"²": "CT"}, "CT"])
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_that_are_not_numbered_are_refused_by_file_and_key(folder, key, names):
+    def change(dataset):
+        del dataset["channel_names"]
+        dataset[key] = names
+
+    edit(folder / "dataset.json", change)
+    model = ModelFolder.open(folder)
+    with pytest.raises(CalibUncertaintyError, match=rf"dataset\.json: '{key}' does not number") as refusal:
+        model.refuse_unsupported()
+    assert "\n" not in str(refusal.value)
+    assert any(str(refusal.value) in line for line in model.describe())
+
+
+INTENSITY = "foreground_intensity_properties_per_channel"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("transpose_forward", value) for value in (None, [0, 1], [0, 1, 1], [1, 2, 3], "012", [0, 1, True])],
+        *[(INTENSITY, value) for value in (None, {}, [], {"CT": {}}, {"0": {}}, {"0": {"mean": 1.0, "std": math.nan}})],
+    ],
+)
+def test_plans_that_do_not_say_how_to_prepare_a_ct_are_refused_by_file_and_key(folder, key, value):
+    for change in (lambda p: p.update({key: value}), lambda p: p.pop(key)):
+        edit(folder / "plans.json", change)
+        with pytest.raises(CalibUncertaintyError, match=rf"plans\.json: '{key}'") as refusal:
+            ModelFolder.open(folder).refuse_unsupported()
+        assert "\n" not in str(refusal.value)
+
+
+def test_the_intensities_may_have_the_name_of_nnunet_2_0(folder):
+    edit(folder / "plans.json", lambda p: p.update(foreground_intensity_properties_by_modality=p.pop(INTENSITY)))
+    ModelFolder.open(folder).refuse_unsupported()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "has no 'spacing'"),
+        (None, "3d_fullres is missing or damaged"),
+        ({"inherits_from": "gone"}, "gone is missing or damaged"),
+        ({"inherits_from": "3d_fullres"}, "3d_fullres is missing or damaged"),
+    ],
+)
+def test_a_damaged_configuration_is_refused_by_name(folder, settings, said):
+    edit(folder / "plans.json", lambda p: p["configurations"].update({"3d_fullres": settings}))
+    with pytest.raises(CalibUncertaintyError, match=rf"plans\.json: .*{said}"):
+        ModelFolder.open(folder).refuse_unsupported()
+
+
+def test_a_configuration_has_the_settings_it_inherits(folder):
+    def change(content):
+        content["configurations"] = {"base": content["configurations"]["3d_fullres"], "3d_fullres": {"inherits_from": "base"}}
+
+    edit(folder / "plans.json", change)
+    ModelFolder.open(folder).refuse_unsupported()
+    edit(folder / "plans.json", lambda p: p["configurations"]["base"].update(previous_stage="3d_lowres"))
+    with pytest.raises(CalibUncertaintyError, match="cascade"):
+        ModelFolder.open(folder).refuse_unsupported()
+
+
+def test_a_fold_folder_with_an_odd_number_is_not_a_fold(folder):
+    for name in ("fold_²", "fold_٣", "fold_03"):
+        (folder / name).mkdir()
+        (folder / name / "checkpoint_final.pth").touch()
+    model = ModelFolder.open(folder)
+    assert model.folds == [0, 1, 3]
+    assert model.select_folds("1") == [1]
+    with pytest.raises(CalibUncertaintyError, match="no fold ٢ "):
+        model.select_folds(["٢"])
 
 
 def test_the_fingerprint_changes_with_the_weights(folder):

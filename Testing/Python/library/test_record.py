@@ -191,11 +191,11 @@ def test_numpy_numbers_and_nan_figures_are_stored_as_plain_json(tmp_path, record
     assert entry.figures["before"] == {"nll": 0.5, "ece_toplabel": None}
 
 
-@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, 1e-300, 0.049, 20.1])
 def test_a_temperature_that_is_none_is_not_written(tmp_path, record, temperature):
     path = tmp_path / "calibration.json"
     record.put(entry_for(0, temperature=temperature))
-    with pytest.raises(CalibUncertaintyError, match=r"entries\[1\]\.temperature must be a number above 0"):
+    with pytest.raises(CalibUncertaintyError, match=r"entries\[1\]\.temperature must be a number from 0\.05 to 20"):
         record.write(path)
     assert not path.exists()
 
@@ -269,6 +269,7 @@ def schema_accepts(value, schema) -> bool:
         "oneOf": lambda rule: sum(schema_accepts(value, choice) for choice in rule) == 1,
         "pattern": lambda rule: not types["string"] or re.search(rule, value) is not None,
         "minimum": lambda rule: not number or value >= rule,
+        "maximum": lambda rule: not number or value <= rule,
         "exclusiveMinimum": lambda rule: not number or value > rule,
         "minItems": lambda rule: not types["array"] or len(value) >= rule,
         "maxItems": lambda rule: not types["array"] or len(value) <= rule,
@@ -311,9 +312,18 @@ def test_a_right_record_passes_both_checks(document):
     assert schema_accepts(document, SCHEMA)
 
 
+@pytest.mark.parametrize("temperature", [0.05, math.exp(math.log(0.05)), 1.0, 20.0, math.exp(math.log(20))])
+def test_every_temperature_that_a_fit_can_find_passes_both_checks(document, temperature):
+    document["entries"][0] |= {
+        "temperature": temperature, "member_temperature": temperature, "temperature_interval": [temperature, temperature],
+    }
+    assert problem_in(document) == ""
+    assert schema_accepts(document, SCHEMA)
+
+
 def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document):
     values = [KeyError, None, True, -1, 0, 1, 1.5, "", "text", "all", "f" * 64, [], [1], [1, 1], [1, 2], ["a"], {}, {"1": "a"},
-              {"0": "a"}, {"1": 2}]
+              {"0": "a"}, {"1": 2}, {"²": "a"}, {"٣": "a"}, 1e-300, 0.04, 20.1, [1e-300, 1], [1, 21]]
     compared = refused = 0
     for place in places_in(document):
         for value in values:
@@ -329,7 +339,11 @@ def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document):
 
 
 @pytest.mark.parametrize(("place", "value", "named"), [
-    (("entries", 0, "temperature"), -1, "entries[0].temperature must be a number above 0"),
+    (("entries", 0, "temperature"), -1, "entries[0].temperature must be a number from 0.05 to 20"),
+    (("entries", 0, "temperature"), 1e-300, "entries[0].temperature must be a number from 0.05 to 20"),
+    (("entries", 0, "member_temperature"), 1e300, "entries[0].member_temperature must be null or a number from 0.05 to 20"),
+    (("entries", 0, "temperature_interval"), [1e-9, 2.2], "entries[0].temperature_interval must be null or two numbers from"),
+    (("model", "labels"), {"²": "Mandible"}, "model.labels must be"),
     (("entries", 0, "temperature"), KeyError, "entries[0].temperature is missing"),
     (("entries", 0, "temperature_interval"), [2.2, 1.9], "entries[0].temperature_interval must be two numbers, lower end"),
     (("entries", 0, "members", "folds"), [0, 1], "entries[0].members.checkpoints must name each of the folds once"),
