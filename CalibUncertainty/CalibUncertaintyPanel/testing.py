@@ -66,7 +66,22 @@ def makeFakeModel(folder, folds=(0, 1)):
     model = Path(folder) / "Dataset999_Fake" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
     labels = {"background": 0, "Organ": 1, "Node": 2}
     dataset = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 2, "file_ending": ".nii.gz"}
-    plans = {"dataset_name": "Dataset999_Fake", "plans_name": "nnUNetPlans", "configurations": {"3d_fullres": {}}}
+    settings = {
+        "spacing": [3.0, 1.5, 1.5],
+        "patch_size": [24, 48, 48],
+        "normalization_schemes": ["CTNormalization"],
+        "architecture": {"network_class_name": "none (fake)"},
+    }
+    plans = {
+        "dataset_name": "Dataset999_Fake",
+        "plans_name": "nnUNetPlans",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "foreground_intensity_properties_per_channel": {
+            "0": {"mean": 160.0, "std": 20.0, "percentile_00_5": 100.0, "percentile_99_5": 220.0}
+        },
+        "configurations": {"3d_fullres": settings},
+    }
     for fold in folds:
         (model / f"fold_{fold}").mkdir(parents=True)
         (model / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"")
