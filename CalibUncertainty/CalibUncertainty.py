@@ -111,10 +111,12 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneEndImport(self, caller, event):
         """A scene has been loaded: its parameter node and its layers are taken up."""
-        if self.parent.isEntered:
-            self.initializeParameterNode()
-        else:
-            self.panel.takeUpScene()
+        if self.panel.parameterNode is None and not self.parent.isEntered:
+            return  # `enter` will do it
+        # A new wrapper: an old one has read its node references when the nodes were not in the scene yet, and keeps that.
+        self.panel.setParameterNode(self.logic.getParameterNode())
+        if not self.parent.isEntered:
+            self.panel.disconnectGui()
 
     def initializeParameterNode(self):
         """Make sure that a parameter node exists and is followed."""

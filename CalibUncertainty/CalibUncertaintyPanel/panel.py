@@ -183,12 +183,6 @@ class Panel(VTKObservationMixin):
                 return node
         return None
 
-    def takeUpScene(self):
-        """A scene was loaded while another module was open: follow what it says without connecting the widgets."""
-        if self.parameterNode is not None:
-            self._restore()
-            self.update()
-
     def _onModified(self, caller, event):
         if not self.scene.IsBatchProcessing():  # half a scene is there; `_onEndBatch` looks again
             self.update()

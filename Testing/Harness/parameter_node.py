@@ -7,6 +7,7 @@ import os
 import sys
 import types
 import typing
+import weakref
 from pathlib import Path
 
 import slicer
@@ -43,11 +44,16 @@ class _Parameter:
 def _attributeFor(parameter: _Parameter) -> property:
     def read(self):
         if not parameter.value.isIn(self.parameterNode, parameter.name):
-            parameter.value.write(self.parameterNode, parameter.name, parameter.default())
+            write(self, parameter.default())
+        if parameter.name in self._cached:
+            return self._cached[parameter.name]
         return parameter.value.read(self.parameterNode, parameter.name)
 
     def write(self, value):
-        parameter.value.write(self.parameterNode, parameter.name, value)
+        with slicer.util.NodeModify(self.parameterNode):
+            parameter.value.write(self.parameterNode, parameter.name, value)
+            if parameter.name in self._cached:
+                self._cached[parameter.name] = parameter.value.read(self.parameterNode, parameter.name)
 
     return property(read, write)
 
@@ -56,10 +62,22 @@ def _initialize(self, parameterNode, prefix=None):
     if prefix:
         raise NotImplementedError("the stand-in's parameter nodes take no prefix")
     self.parameterNode = parameterNode
+    self._cached = {}
     self._guis, self._observerTags, self._nextTag, self._updating = {}, {}, 0, False
     for parameter in self.allParameters.values():
         if not parameter.value.isIn(parameterNode, parameter.name):
             parameter.value.write(parameterNode, parameter.name, parameter.default())
+    _readIntoCache(self)
+    itself = weakref.ref(self)
+    parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda caller, event: _readIntoCache(itself()))
+
+
+def _readIntoCache(self):
+    """As in Slicer, values are read when the node is modified: a node that enters the scene later stays None."""
+    if self is not None:
+        for name, parameter in self.allParameters.items():
+            if not isinstance(parameter.value, values.ListValue) and parameter.value.isIn(self.parameterNode, name):
+                self._cached[name] = parameter.value.read(self.parameterNode, name)
 
 
 def _parameterOf(self, name: str) -> _Parameter:
@@ -144,7 +162,7 @@ def parameterNodeWrapper(classtype=None):
     classtype.default = lambda self, name: values.Default(_parameterOf(self, name).default())
     classtype.dataType = classmethod(lambda cls, name: _parameterOf(cls, name).annotated)
     classtype.getValue, classtype.setValue = _getValue, _setValue
-    classtype.isCached = lambda self, name: False
+    classtype.isCached = lambda self, name: _parameterOf(self, name).name in self._cached
     classtype.connectGui, classtype.disconnectGui = _connectGui, _disconnectGui
     classtype.connectParametersToGui = _connectParametersToGui
     for name in ("StartModify", "EndModify", "AddObserver", "RemoveObserver", "Modified"):
