@@ -1,8 +1,10 @@
-"""What ITK's NIfTI reader does not say: it fills the missing end of a truncated file with zeros and turns NaN into 0."""
+"""What ITK's NIfTI reader does not say: it fills the missing end of a truncated file with zeros, turns NaN into 0, and takes
+1 mm where the header has no voxel size."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import struct
 import zlib
 from pathlib import Path
@@ -48,16 +50,23 @@ def _layout(header: bytes, path: Path) -> tuple[int, int, np.dtype | None]:
         if size == 348 and len(header) >= 348:
             dims = struct.unpack_from(order + "8h", header, 40)
             code, bits = struct.unpack_from(order + "2h", header, 70)
-            offset = int(struct.unpack_from(order + "f", header, 108)[0])
+            offset = struct.unpack_from(order + "f", header, 108)[0]
+            sizes = struct.unpack_from(order + "3f", header, 80)
         elif size == 540 and len(header) >= 540:
             dims = struct.unpack_from(order + "8q", header, 16)
             code, bits = struct.unpack_from(order + "2h", header, 12)
             offset = struct.unpack_from(order + "q", header, 168)[0]
+            sizes = struct.unpack_from(order + "3d", header, 112)
         else:
             continue
-        voxels = int(np.prod([max(1, n) for n in dims[1 : dims[0] + 1]], dtype=np.int64))
+        if bits <= 0 or not math.isfinite(offset) or offset < 0:
+            raise CalibUncertaintyError(f"{path} has a damaged NIfTI header; copy or export it again")
+        if not all(math.isfinite(size) and size != 0 for size in sizes):
+            shown = " x ".join(f"{size:g}" for size in sizes)
+            raise CalibUncertaintyError(f"{path} has the voxel size {shown} mm in its header; export it with the real one")
+        voxels = math.prod(max(1, n) for n in dims[1 : dims[0] + 1])
         dtype = np.dtype(order + _FLOAT_TYPES[code]) if code in _FLOAT_TYPES else None
-        return voxels * bits // 8, offset, dtype
+        return voxels * bits // 8, int(offset), dtype
     raise CalibUncertaintyError(f"{path} has no NIfTI header; copy or export it again")
 
 

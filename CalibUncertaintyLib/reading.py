@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .dicom_check import check_left_out, check_slices, tags_of
 from .errors import CalibUncertaintyError
 from .nifti_check import check_nifti
-from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line
+from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line, deviation_from_right_angles
 
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
+SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.01, 100.0  # outside this the unit is wrong, or the header
 
 
 def read_volume(path: Path, series: str | None = None, check: bool = True) -> Volume:
@@ -87,14 +89,19 @@ def _check_layout(path: str | Path, size: tuple[int, ...], components: int) -> N
 
 
 def check_volume(volume: Volume, path: str | Path) -> None:
-    """Refuse a volume that no CT can be: not three-dimensional, one slice, no voxel size, skewed axes, NaN. `path` names it."""
+    """Refuse a volume that no CT can be: not three-dimensional, one slice, absurd voxel size, skewed axes, NaN. `path` names it."""
     _check_layout(path, volume.array.shape[::-1], 1)
-    if not np.isfinite(volume.spacing_zyx).all() or min(volume.spacing_zyx) <= 0:
+    if not all(SMALLEST_VOXEL_MM <= size <= LARGEST_VOXEL_MM for size in volume.spacing_zyx):  # NaN is not in it either
+        shown = " x ".join(f"{size:g}" for size in volume.spacing_zyx[::-1])
         raise CalibUncertaintyError(
-            f"{path} has the voxel size {volume.spacing_zyx[::-1]} mm; export it with a real one"
+            f"{path} has the voxel size {shown} mm; a CT's lies between {SMALLEST_VOXEL_MM:g} and {LARGEST_VOXEL_MM:g} mm:"
+            " export it with the real one"
         )
-    gram = volume.direction_lps.T @ volume.direction_lps
-    if np.abs(gram - np.eye(3)).max() > ORTHOGONALITY_TOLERANCE:
+    if not (np.isfinite(volume.origin_lps).all() and np.isfinite(volume.direction_lps).all()):
+        raise CalibUncertaintyError(
+            f"{path} has an origin or directions of its axes that are not numbers (NaN or infinite); export it again"
+        )
+    if deviation_from_right_angles(volume.direction_lps) > ORTHOGONALITY_TOLERANCE:
         raise CalibUncertaintyError(
             f"{path} has axes that are not at right angles (a tilted gantry?); resample it to a rectangular grid first"
         )
@@ -138,24 +145,27 @@ def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
     with _QuietItk():
         series_ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         found = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series_ids}
+    listed = [name for names in found.values() for name in names]
     if not found:
+        check_left_out(folder, listed)
         raise CalibUncertaintyError(f"{folder} holds no DICOM series; it reads {FORMATS}")
     if series is not None and series not in found:
         raise CalibUncertaintyError(f"{folder} holds no DICOM series {series}; it holds {', '.join(found)}")
     if series is None and len(found) > 1:
-        listed = "; ".join(f"{uid} ({_tag(names[0], '0008|103e') or 'no description'}, {len(names)} files)"
-                           for uid, names in found.items())  # fmt: skip
-        raise CalibUncertaintyError(f"{folder} holds {len(found)} DICOM series, choose one with --series UID: {listed}")
+        choices = "; ".join(f"{uid} ({tags_of(names[0], '0008|103e')[0] or 'no description'}, {len(names)} files)"
+                            for uid, names in found.items())  # fmt: skip
+        raise CalibUncertaintyError(f"{folder} holds {len(found)} DICOM series, choose one with --series UID: {choices}")
     uid = series or next(iter(found))
     names = found[uid]
-    modality = _tag(names[0], "0008|0060")
+    modality = tags_of(names[0], "0008|0060")[0]
     if modality and modality != "CT":
         raise CalibUncertaintyError(f"{folder} holds a DICOM series of modality {modality}, not CT")
+    check_left_out(folder, listed, names[0])
     if len(names) < 2:
         raise CalibUncertaintyError(
             f"{folder} holds a single slice of series {uid}; a CT of at least two slices is needed"
         )
-    _check_slice_positions(folder, names)
+    check_slices(folder, names)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(names)
     try:
@@ -165,30 +175,3 @@ def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise CalibUncertaintyError(f"{folder} holds colour images, not a CT")
     return image
-
-
-def _tag(file_name: str, tag: str) -> str:
-    """One DICOM tag as text, empty where it is missing or the file is broken (reading it whole will say so)."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file_name)
-    try:
-        reader.ReadImageInformation()
-        return reader.GetMetaData(tag).strip() if reader.HasMetaDataKey(tag) else ""
-    except RuntimeError:
-        return ""
-
-
-def _check_slice_positions(folder: Path, names: tuple[str, ...]) -> None:
-    """Missing slices make ITK stretch the volume without a word; they are refused here."""
-    texts = [_tag(name, "0020|0032") for name in names]
-    if not all(text.count("\\") == 2 for text in texts):
-        return
-    positions = np.array([[float(part) for part in text.split("\\")] for text in texts])
-    gaps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    usual = float(np.median(gaps))
-    worst = int(np.argmax(np.abs(gaps - usual)))
-    if usual <= 0 or abs(gaps[worst] - usual) > 0.1 * usual:
-        raise CalibUncertaintyError(
-            f"{folder}: the gap between slices {worst + 1} and {worst + 2} is {gaps[worst]:.2f} mm where {usual:.2f} mm is usual;"
-            " slices are missing or doubled: export the series again"
-        )

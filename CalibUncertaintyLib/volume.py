@@ -12,6 +12,7 @@ from .errors import CalibUncertaintyError
 
 # A rotation stored in single precision, as NIfTI does, is orthonormal to about 1e-6; a tilted gantry is off by 1e-2 and more.
 ORTHOGONALITY_TOLERANCE = 1e-3
+ROUNDING_TOLERANCE = 1e-6
 # ITK's axis letters in RAS+ terms: what one axis of the patient is called at its two ends.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -21,7 +22,8 @@ class Volume:
     """Voxels with their place in the patient.
 
     array: (z, y, x), any numeric type. spacing_zyx: mm, in the order of the array's axes. origin_lps: mm, centre of voxel
-    (0, 0, 0) as (x, y, z) in LPS. direction_lps: 3x3, its columns are the directions of the x, y and z index axes in LPS.
+    (0, 0, 0) as (x, y, z) in LPS. direction_lps: 3x3, its columns are the directions of the x, y and z index axes in LPS;
+    axes that are off right angles by no more than ORTHOGONALITY_TOLERANCE become the nearest rotation (or reflection).
     metadata: text that NRRD files carry.
     """
 
@@ -30,6 +32,12 @@ class Volume:
     origin_lps: tuple[float, float, float]
     direction_lps: np.ndarray
     metadata: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # ITK straightens such axes when it writes NIfTI: done here, files, maps and the volume in memory lie in one place
+        if ROUNDING_TOLERANCE < deviation_from_right_angles(self.direction_lps) <= ORTHOGONALITY_TOLERANCE:
+            left, _, right = np.linalg.svd(self.direction_lps)
+            object.__setattr__(self, "direction_lps", left @ right)
 
     @classmethod
     def read(cls, path: str | Path, series: str | None = None, check: bool = True) -> Volume:
@@ -150,6 +158,13 @@ class Volume:
     def voxel_volume_ml(self) -> float:
         """Volume of one voxel in millilitres."""
         return float(np.prod(self.spacing_zyx)) / 1000.0
+
+
+def deviation_from_right_angles(direction: np.ndarray) -> float:
+    """Largest difference between the scalar products of a 3x3 matrix's columns and those of unit vectors at right angles."""
+    direction = np.asarray(direction, dtype=float)
+    with np.errstate(invalid="ignore"):  # infinite values give NaN, which is neither small nor large
+        return float(np.abs(direction.T @ direction - np.eye(3)).max())
 
 
 def _last_line(error: Exception) -> str:
