@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .errors import CalibUncertaintyError, Cancelled
-from .progress import JsonProgress, Progress, TerminalProgress
+from .progress import JsonProgress, Progress, QuietProgress, TerminalProgress
 from .version import __version__
 
+OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, use fewer folds or the CPU"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_CANCELLED = 0, 1, 2, 130
 
 
@@ -24,8 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     answers = sys.stdout
     as_json = getattr(options, "progress", "bar") == "json"
-    progress = JsonProgress(answers) if as_json else Progress() if options.quiet else TerminalProgress()
-    previous = _end_like_ctrl_c_on_terminate()
+    progress = (
+        JsonProgress(answers)
+        if as_json
+        else QuietProgress()
+        if getattr(options, "quiet", False)
+        else TerminalProgress()
+    )
+    if hasattr(answers, "reconfigure"):
+        answers.reconfigure(errors="replace")  # a structure's name may have letters that the terminal has not
+    previous = _end_like_ctrl_c()
     try:
         # libraries print to stdout as they please; only answers belong there
         with contextlib.redirect_stdout(sys.stderr):
@@ -40,39 +49,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _say(progress, str(error))
         return EXIT_FAILED
     except MemoryError:
-        _say(progress, "there is not enough memory for this CT and model; close other programs or use fewer folds")
+        _say(progress, OUT_OF_MEMORY)
         return EXIT_FAILED
-    except BrokenPipeError:  # whoever read our output has gone; there is nobody left to tell
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - kept open so that the exit's flush finds something
+    except BrokenPipeError:
+        _nobody_listens()
         return EXIT_FAILED
     except Exception as error:
         if options.debug:
             traceback.print_exc()
+        if _is_out_of_memory(error):
+            _say(progress, OUT_OF_MEMORY)
+            return EXIT_FAILED
         _say(progress, f"something unforeseen went wrong ({_in_one_line(error)}); run again with --debug and report it")
         return EXIT_FAILED
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for which, handler in previous.items():
+            signal.signal(which, handler)
 
 
 def _say(progress: Progress, message: str) -> None:
-    if isinstance(progress, JsonProgress):
-        progress.emit("error", message=message)
-    else:
-        live = "\r\x1b[K" if sys.stderr.isatty() else ""
-        print(f"{live}calib-uncertainty: {message}", file=sys.stderr)
+    try:
+        if isinstance(progress, JsonProgress):
+            progress.emit("error", message=message)
+        else:
+            live = "\r\x1b[K" if sys.stderr.isatty() else ""
+            print(f"{live}calib-uncertainty: {message}", file=sys.stderr)
+    except BrokenPipeError:
+        _nobody_listens()
+
+
+def _nobody_listens() -> None:
+    """Whoever read our output has gone; the exit's own flush must find something to write to."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - kept open until the exit
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """PyTorch reports it as a RuntimeError, on the CPU and on a GPU."""
+    return isinstance(error, RuntimeError) and any(
+        word in str(error) for word in ("out of memory", "can't allocate memory")
+    )
 
 
 def _in_one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:400]
 
 
-def _end_like_ctrl_c_on_terminate():
-    """A polite `kill` cleans up as Ctrl-C does."""
+def _end_like_ctrl_c() -> dict:
+    """A polite `kill`, and closing the terminal, clean up as Ctrl-C does; returns the handlers that were there."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    return signal.signal(signal.SIGTERM, interrupt)
+    wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return {which: signal.signal(which, interrupt) for which in wanted}
 
 
 def _segment(options: argparse.Namespace, progress: Progress, _) -> None:
@@ -99,8 +128,8 @@ def _run(options: argparse.Namespace, progress: Progress, answers) -> None:
     path = Path(options.request)
     try:
         request = json.loads(path.read_text(encoding="utf-8"))
-        verb, arguments = request["verb"], dict(request["arguments"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        verb, arguments = str(request["verb"]), {key: v for key, v in request["arguments"].items() if v is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibUncertaintyError(f"{path} is not a request (JSON with 'verb' and 'arguments')") from error
     verbs: dict[str, Callable] = {"segment": _segment, "calibrate": _calibrate}
     if verb not in verbs:
@@ -155,10 +184,11 @@ def _info(options: argparse.Namespace, _, answers) -> None:
 
 
 def _picture(options: argparse.Namespace, _, answers) -> None:
+    from .volume import Volume
     from .workflow.picture import montage
 
     out = Path(options.out or Path(options.result) / "montage.png")
-    montage(Path(options.result), Path(options.ct), out)
+    montage(Path(options.result), Volume.read(options.ct, options.series), out)
     print(out, file=answers)
 
 
@@ -171,8 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    common.add_argument("--quiet", action="store_true", help="no progress bar")
-    common.add_argument(
+    shown = argparse.ArgumentParser(add_help=False)
+    shown.add_argument("--quiet", action="store_true", help="no progress bar; warnings and answers are still shown")
+    shown.add_argument(
         "--progress", choices=["bar", "json"], default="bar", help="bar, or one JSON object a line on stdout"
     )
     members = argparse.ArgumentParser(add_help=False)
@@ -182,7 +213,8 @@ def _parser() -> argparse.ArgumentParser:
     members.add_argument(
         "--no-mirroring", dest="mirroring", action="store_false", help="without nnU-Net's test-time mirroring"
     )
-    members.add_argument(
+    pooling = argparse.ArgumentParser(add_help=False)
+    pooling.add_argument(
         "--mode",
         choices=["pool_logit", "pool_prob"],
         default="pool_logit",
@@ -196,9 +228,11 @@ def _parser() -> argparse.ArgumentParser:
     computing.add_argument(
         "--trust-checkpoint", action="store_true", help="read checkpoints that hold more than plain data"
     )
-    _add_segment(verbs, [common, members, computing])
-    _add_calibrate(verbs, [common, members, computing])
-    info = verbs.add_parser("info", parents=[common, members], help="what is in a model folder, and is it calibrated")
+    _add_segment(verbs, [common, shown, members, pooling, computing])
+    _add_calibrate(verbs, [common, shown, members, computing])
+    info = verbs.add_parser(
+        "info", parents=[common, members, pooling], help="what is in a model folder, and is it calibrated"
+    )
     info.add_argument("model", help="trained nnU-Net v2 folder")
     info.add_argument("--calibration", default="auto", help="auto (default), none, or a record file")
     info.set_defaults(verb=_info)
@@ -206,8 +240,9 @@ def _parser() -> argparse.ArgumentParser:
     picture.add_argument("result", help="Result folder")
     picture.add_argument("--ct", required=True, help="the CT it was made from")
     picture.add_argument("--out", help="PNG file (default: montage.png in the Result folder)")
+    picture.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
     picture.set_defaults(verb=_picture)
-    run = verbs.add_parser("run", parents=[common], help="a request file, as the Slicer panel writes it")
+    run = verbs.add_parser("run", parents=[common, shown], help="a request file, as the Slicer panel writes it")
     run.add_argument("request", help='JSON file {"verb": "segment", "arguments": {...}}')
     run.set_defaults(verb=_run)
     return parser
@@ -219,7 +254,7 @@ class _Folds(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         if values == ["all"]:
             setattr(namespace, self.dest, "all")
-        elif all(value.isdigit() for value in values):
+        elif all(value.isdecimal() for value in values):
             setattr(namespace, self.dest, [int(value) for value in values])
         else:
             parser.error(f"{option_string}: give fold numbers, or all")
@@ -257,7 +292,12 @@ def _add_segment(verbs, parents) -> None:
         help="of that measure: a value, or the record's (default: stored)",
     )
     segment.add_argument(
-        "--min-region", dest="min_region_ml", type=float, default=0.1, metavar="ML", help="smallest region listed, mL (default 0.1)"
+        "--min-region",
+        dest="min_region_ml",
+        type=float,
+        default=0.1,
+        metavar="ML",
+        help="smallest region listed, mL (default 0.1)",
     )
     segment.add_argument(
         "--miss-probability",

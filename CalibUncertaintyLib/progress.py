@@ -102,6 +102,13 @@ class TerminalProgress(Progress):
         self._stream.flush()
 
 
+class QuietProgress(TerminalProgress):
+    """No bar; warnings and answers are shown all the same."""
+
+    def show(self, message: str) -> None:
+        """A quiet run says nothing of its way."""
+
+
 class JsonProgress(Progress):
     """One JSON object a line: `progress` (stage, fraction of the whole, message), `warning`, `result` (folder), `error`."""
 

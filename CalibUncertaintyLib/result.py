@@ -46,6 +46,9 @@ class Result:
                 f"{path} was written in version {content.get('schema_version')} of the format, this program reads version"
                 f" {RESULT_SCHEMA_VERSION}; run segment again"
             )
+        missing = [key for key in ("calibration", "maps", "model", "regions", "segmentation") if key not in content]
+        if missing:
+            raise CalibUncertaintyError(f"{path} has no '{missing[0]}'; it is damaged: run segment again")
         if content.get("status") != "complete":
             raise CalibUncertaintyError(f"{path} is not of a finished run; run segment again")
         return cls(Path(folder), content)

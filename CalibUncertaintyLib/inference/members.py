@@ -103,7 +103,7 @@ class MemberPredictor:
                 allow_init=False,
                 deep_supervision=False,
             )
-        except (ImportError, TypeError, KeyError) as error:
+        except (ImportError, TypeError, KeyError, AttributeError, RuntimeError, ValueError) as error:
             raise CalibUncertaintyError(
                 f"{self._model.path / 'plans.json'}: the network {configuration.network_arch_class_name} cannot be built ({error});"
                 " install the package it comes from"
@@ -127,7 +127,14 @@ class MemberPredictor:
         frame = reader_frame(volume, str(self._model.plans.get("image_reader_writer", "SimpleITKIO")))
         seen = np.ascontiguousarray(frame.to_network(volume.array), dtype=np.float32)[None]
         properties = {"spacing": [float(s) for s in frame.spacing_to_network(volume.spacing_zyx)]}
-        preprocessor = self._configuration.preprocessor_class(verbose=False)
+        try:
+            preprocessor = self._configuration.preprocessor_class(verbose=False)
+            _ = self._configuration.resampling_fn_data, self._configuration.resampling_fn_probabilities
+        except (RuntimeError, AttributeError, KeyError, ImportError, TypeError) as error:
+            raise CalibUncertaintyError(
+                f"{self._model.path / 'plans.json'} asks for preprocessing that this nnU-Net does not have"
+                f" ({' '.join(str(error).split())}); install the package it comes from"
+            ) from error
         data, _, properties = preprocessor.run_case_npy(
             seen, None, properties, self._plans, self._configuration, self._model.dataset
         )
@@ -172,11 +179,12 @@ class MemberPredictor:
             for member, weights in zip(self.members, self._weights, strict=True):
                 predictor.network.load_state_dict(weights)
                 logits = predictor.predict_sliding_window_return_logits(case.data).cpu()
-                if not bool(torch.isfinite(logits).all()):
+                if not all(bool(torch.isfinite(of_class).all()) for of_class in logits):
                     raise CalibUncertaintyError(
                         f"{self._model.checkpoint_path(member.fold)} gives values that are not numbers; its training diverged"
                     )
                 yield member, logits.numpy()
+                del logits  # the next member needs the room
         finally:
             predictor._internal_maybe_mirror_and_predict = ask
             torch.set_num_threads(threads)
@@ -201,6 +209,10 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise CalibUncertaintyError(f"'{name}' is not a device; choose auto, cpu, cuda, cuda:1 or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise CalibUncertaintyError(
+            f"'{name}' is not a device this program uses; choose auto, cpu, cuda, cuda:1 or mps"
+        )
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise CalibUncertaintyError(f"there is no CUDA device '{name}' that PyTorch can use; choose cpu or auto")
     if device.type == "mps" and not has_mps:

@@ -58,20 +58,26 @@ class Opinions:
                 prepared = case.grid.prepare(logits)
                 kept.append(scratch.array(prepared.shape, np.float16))
                 kept[-1][...] = prepared
+                del prepared
+            del logits  # else it would stay in memory while the next member is asked
         if len(predictor.members) > 1:
             mean /= len(predictor.members)
         pooled = case.grid.prepare(mean.numpy())
         return cls(case, predictor.members, pooled, kept or [pooled])
 
     def foreground_box(
-        self, probability: Callable[[np.ndarray, list[np.ndarray]], np.ndarray], at_least: float, margin_mm: float
+        self,
+        look: Callable[[np.ndarray, list[np.ndarray]], tuple[np.ndarray, np.ndarray]],
+        at_least: float,
+        margin_mm: float,
     ) -> tuple[Box, float]:
         """The box that matters, and the largest foreground probability left outside it.
 
-        probability(pooled (C, n), members) -> (n,): the largest foreground probability that any part of the result would
-        show. The box holds every voxel that can be labelled, plus `margin_mm`, and every voxel where that probability can
-        exceed `at_least`. Nothing is lost by looking at the network's grid only: between grid points the log-probability
-        of the background is concave in the linearly interpolated logits, so it is never below its smallest neighbour.
+        look(pooled (C, n), members) -> the largest foreground probability that any part of the result would show (n,), and
+        where a structure can be labelled (n,). The box holds every voxel that can be labelled, plus `margin_mm`, and every
+        voxel where that probability can exceed `at_least`. Nothing is lost by looking at the network's grid only: between
+        grid points the log-probability of the background is concave in the linearly interpolated logits, so it is never
+        below its smallest neighbour.
         """
         shape = self._pooled.shape[1:]
         likely = np.empty(shape, np.float32)
@@ -79,9 +85,7 @@ class Opinions:
         step = max(1, SLAB_VALUES // max(1, self._pooled[:, :1].size * (len(self._logits) + 1)))
         for begin in range(0, shape[0], step):
             part = slice(begin, min(begin + step, shape[0]))
-            pooled = self._pooled[:, part]
-            labelled[part] = pooled.argmax(axis=0) != 0
-            likely[part] = probability(pooled, [logits[:, part] for logits in self._logits])
+            likely[part], labelled[part] = look(self._pooled[:, part], [logits[:, part] for logits in self._logits])
         structures = self._reach(labelled)
         places = self._reach(likely > at_least)
         if structures is None and places is None:

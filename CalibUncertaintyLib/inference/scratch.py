@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -17,12 +18,14 @@ class Scratch:
         self._folder, self._left = folder, limit_bytes
 
     def array(self, shape: tuple[int, ...], dtype, fill: float = 0) -> np.ndarray:
-        """A writable array of this shape filled with one value."""
+        """A writable array of this shape filled with one value. Raises OSError where the disk cannot hold it."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if size <= self._left:
             self._left -= size
             return np.full(shape, fill, dtype=dtype)
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".scratch", delete=False) as stream:
+            if hasattr(os, "posix_fallocate"):  # a sparse file on a full disk would end the process at the first write
+                os.posix_fallocate(stream.fileno(), 0, size)
             mapped = np.memmap(stream, dtype=dtype, mode="w+", shape=shape)
         if fill:
             mapped[...] = fill

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..calibration.decisions import changed_by_temperature
 from ..calibration.softmax import log_of_probabilities, softmax
+from ..calibration.temperature import TemperatureScaling
 from ..errors import CalibUncertaintyError
 from ..model.folder import Fold, ModelFolder
 from ..model.record import CalibrationRecord, find_calibration
@@ -34,7 +35,7 @@ class AppliedCalibration:
     def probabilities(self, pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
         """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed."""
         scores, before = pooled_scores(self.mode, pooled, members)
-        calibrated = softmax(scores, self.temperature)
+        calibrated = TemperatureScaling(self.temperature).transform(scores)
         return calibrated, before.argmax(axis=0), changed_by_temperature(before, calibrated)
 
     def summary(self, folds: Sequence[Fold]) -> str:
@@ -42,9 +43,9 @@ class AppliedCalibration:
         if not self.calibrated:
             return f"NOT CALIBRATED: {self.reason}"
         named = ", ".join(str(fold) for fold in folds)
-        return (
-            f"Calibrated: temperature {self.temperature:.2f} (fold{'s' if len(folds) > 1 else ''} {named}, {self.mode})"
-        )
+        limit = "" if self.status == "ok" else f", at the limit of its fit ({self.status})"
+        members = f"fold{'s' if len(folds) > 1 else ''} {named}, {self.mode}"
+        return f"Calibrated: temperature {self.temperature:.2f}{limit} ({members})"
 
     def to_json(self, folds: Sequence[Fold]) -> dict:
         """As it stands in result.json."""

@@ -135,7 +135,7 @@ def collect(
     opinions = Opinions.ask(predictor, prepared, passing, progress)
     frame, whole = prepared.frame, opinions.whole()
     predicted = np.zeros(whole.shape, np.int16)
-    box, _ = opinions.foreground_box(lambda pooled, _: (pooled.argmax(axis=0) != 0).astype(np.float32), 0.5, 0.0)
+    box, _ = opinions.foreground_box(_where_labelled, 0.5, 0.0)
     for slab in opinions.slabs(box):
         window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
         predicted[window] = slab.pooled.argmax(axis=0)
@@ -145,6 +145,11 @@ def collect(
     # a voxel to be ignored is no structure for the distance either, but it must not be counted
     near &= truth >= 0
     return _gather(case, opinions, near, near_prediction, truth, predicted, kept)
+
+
+def _where_labelled(pooled: np.ndarray, _members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    labelled = pooled.argmax(axis=0) != 0
+    return labelled.astype(np.float32), labelled
 
 
 def _gather(

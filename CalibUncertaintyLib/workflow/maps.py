@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..calibration.decisions import changed_labels
 from ..calibration.softmax import softmax
 from ..inference.opinions import Box, Opinions
 from ..inference.scratch import Scratch
@@ -57,7 +58,7 @@ def make_maps(
         p, label, changed = calibration.probabilities(slab.pooled, slab.members)
         maps.changed_by_temperature += changed
         if calibration.mode != "pool_logit":
-            maps.changed_by_pooling += int(np.count_nonzero(label != slab.pooled.argmax(axis=0)))
+            maps.changed_by_pooling += changed_labels(label, slab.pooled.argmax(axis=0))
         maps.label[inside] = label
         maps.probability[(slice(None), *inside)] = _stored(p[1:])
         maps.foreground[inside] = 1.0 - p[0]
@@ -90,13 +91,24 @@ def _stored(values: np.ndarray) -> np.ndarray:
     return np.rint(values * np.float32(1 / STORED_STEP)) * np.float32(STORED_STEP)
 
 
-def foreground_probability(calibration: AppliedCalibration):
-    """The largest foreground probability that any map would show: of the calibrated pool, and of each member alone."""
+def what_matters(calibration: AppliedCalibration):
+    """For `Opinions.foreground_box`: the largest foreground probability any map shows, and where a label can be.
 
-    def largest(pooled: np.ndarray, members: list[np.ndarray]) -> np.ndarray:
+    Looked at are the calibrated pool, and each member at temperature 1 and at the one the members share. Where probabilities
+    are pooled a voxel can be labelled only if some member gives the foreground one half, which bounds it between grid points
+    as well; where logits are pooled, only where background is not their argmax.
+    """
+
+    def look(pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         highest = 1.0 - calibration.probabilities(pooled, members)[0][0]
+        labelled = pooled.argmax(axis=0) != 0
         for logits in members:
-            np.maximum(highest, 1.0 - softmax(logits)[0], out=highest)
-        return highest
+            foreground = 1.0 - softmax(logits)[0]
+            if calibration.mode != "pool_logit":
+                labelled |= foreground >= 0.5
+            np.maximum(highest, foreground, out=highest)
+            if calibration.member_temperature != 1.0:
+                np.maximum(highest, 1.0 - softmax(logits, calibration.member_temperature)[0], out=highest)
+        return highest, labelled
 
-    return largest
+    return look

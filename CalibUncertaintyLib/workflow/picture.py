@@ -61,7 +61,7 @@ class _Scene:
 
 def montage(
     result_folder: str | Path,
-    ct_path: str | Path,
+    ct: str | Path | Volume,
     out_png: str | Path,
     *,
     structure: int | str | None = None,
@@ -75,6 +75,7 @@ def montage(
     patient's right on the left of the picture, coronal ones the head on top. Oblique scans are shown in their own planes, with
     letters that say so.
 
+    :param ct: the CT the Result was made from, as a file or read already.
     :param structure: whose probability is shown; by default the highest of all structures at each voxel.
     :param measure: the uncertainty to show; by default the one that the Result's threshold is of.
     :param slices: planes counted from the head-feet low end and from the front; chosen by uncertainty and structures by default.
@@ -85,7 +86,7 @@ def montage(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CalibUncertaintyError("a picture needs matplotlib: pip install matplotlib") from error
-    scene = _open_scene(Result.open(result_folder), Volume.read(ct_path), structure, measure)
+    scene = _open_scene(Result.open(result_folder), ct if isinstance(ct, Volume) else Volume.read(ct), structure, measure)
     planes = list(slices) if slices is not None else _planes_of(scene)
     heights = [PANEL * _aspect(scene, plane) for plane in planes]
     width = LEFT + 4 * PANEL + 3 * GAP + RIGHT

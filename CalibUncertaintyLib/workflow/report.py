@@ -164,7 +164,7 @@ def _volumes(run: _Run) -> dict[str, float]:
 
 def file_name(name: str) -> str:
     """A label's name with what file systems object to taken out."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._") or "structure"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "structure"
 
 
 def versions() -> dict[str, str]:

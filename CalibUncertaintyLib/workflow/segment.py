@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -24,8 +25,8 @@ from ..uncertainty.roi import distance_to_structures
 from ..volume import Volume
 from . import report
 from .applied import MODES, AppliedCalibration, choose_calibration
-from .maps import Maps, foreground_probability, make_maps
-from .writing import check_output, check_space, written_aside
+from .maps import Maps, make_maps, what_matters
+from .writing import check_output, check_space, output_folder, written_aside
 
 EXPORTS = ("nifti",)
 
@@ -87,7 +88,14 @@ class SegmentOptions:
                 f" got {self.miss_probability}",
             ),
             (_is_number(self.step_size, 0.05, 1), f"the step size must lie between 0.05 and 1, got {self.step_size}"),
-            (set(self.export) <= set(EXPORTS), f"export {', '.join(self.export)} is unknown; choose nifti"),
+            (
+                not isinstance(self.export, str) and set(self.export) <= set(EXPORTS),
+                f"export {self.export!r} is unknown; choose a list with 'nifti', or an empty one",
+            ),
+            *(
+                (isinstance(getattr(self, name), bool), f"{name} must be true or false, got {getattr(self, name)!r}")
+                for name in ("mirroring", "full_volume", "overwrite", "trust_checkpoint", "skip_ct_check")
+            ),
         ]
         for holds, message in rules:
             if not holds:
@@ -114,11 +122,12 @@ def segment(
     Raises CalibUncertaintyError, one line, for anything that is wrong with the input, the model or the output folder, and
     Cancelled when `progress` says so.
     """
-    chosen, progress, out = SegmentOptions(**options), progress or Progress(), Path(out)
+    chosen, progress, out = SegmentOptions(**options), progress or Progress(), output_folder(out)
     progress.begin()
     began = time.perf_counter()
     check_output(out, chosen.overwrite)
     model = model if isinstance(model, ModelFolder) else ModelFolder.open(model)
+    _refuse_inputs_inside(out, ct, model)
     model.refuse_unsupported()
     folds = model.select_folds(chosen.folds)
     with progress.stage("read", 0.0, 0.02, "reading the CT"):
@@ -128,12 +137,12 @@ def segment(
         predictor = MemberPredictor(
             model, folds, chosen.device, chosen.mirroring, chosen.step_size, chosen.trust_checkpoint
         )  # fmt: skip
-        calibration = choose_calibration(model, folds, predictor.mirroring, chosen.mode, chosen.calibration)
+        calibration = choose_calibration(model, folds, chosen.mirroring, chosen.mode, chosen.calibration)
     warnings += _warnings(model, calibration, predictor)
     for message in warnings:
         progress.warn(message)
     with written_aside(out, chosen.overwrite) as aside:
-        run = _Run(volume, model, folds, chosen, calibration, predictor, aside, progress)
+        run = _Run(volume, model, folds, chosen, calibration, predictor, out, aside, progress)
         run.compute()
         with progress.stage("write", 0.9, 0.995, "writing the maps"):
             report.write_result(aside, run, description, warnings, began)
@@ -151,6 +160,7 @@ class _Run:
     options: SegmentOptions
     calibration: AppliedCalibration
     predictor: MemberPredictor
+    out: Path
     folder: Path
     progress: Progress
 
@@ -159,17 +169,20 @@ class _Run:
         progress, chosen, scratch = self.progress, self.options, Scratch(self.folder)
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
             self.case: PreparedCase = self.predictor.prepare(self.volume)
+            values = self.predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
+            check_space(self.out, self.folder, 2 * values * len(self.predictor.members))
         with progress.stage("predict", 0.1, 0.75):
             opinions = Opinions.ask(self.predictor, self.case, scratch, progress)
         with progress.stage("maps", 0.75, 0.85, "probabilities and uncertainty"):
             box, self.left_out = opinions.foreground_box(
-                foreground_probability(self.calibration), chosen.box_probability, chosen.roi_mm
+                what_matters(self.calibration), chosen.box_probability, chosen.roi_mm
             )
             if chosen.full_volume:
                 box, self.left_out = opinions.whole(), 0.0
             n_classes = self.predictor.n_classes
             voxels = int(np.prod(box.shape, dtype=np.int64))
-            check_space(self.folder, 4 * voxels * (n_classes + 5) + int(self.volume.array.size))
+            exported = int(self.volume.array.size) * (1 + 4 * (n_classes + 5) * len(chosen.export))
+            check_space(self.out, self.folder, 2 * 4 * voxels * (n_classes + 7) + exported)
             self.maps: Maps = make_maps(opinions, box, self.calibration, n_classes, scratch, progress)
         with progress.stage("regions", 0.85, 0.9, "distances and regions"):
             self._find_regions(box)
@@ -203,6 +216,16 @@ class _Run:
         return float(MEASURES[measure].default_threshold(self.predictor.n_classes)), "default"
 
 
+def _refuse_inputs_inside(out: Path, ct: str | Path | Volume, model: ModelFolder) -> None:
+    """With --overwrite the folder would take its own input with it."""
+    inputs = [model.path] if isinstance(ct, Volume) else [Path(ct), model.path]
+    for path in inputs:
+        if path.exists() and path.resolve().is_relative_to(out):
+            raise CalibUncertaintyError(
+                f"{path} lies inside {out}, which the result would replace; choose another --out"
+            )
+
+
 def _read_ct(ct: str | Path | Volume, series: str | None) -> tuple[Volume, str]:
     if isinstance(ct, Volume):
         check_volume(ct, "the given volume")
@@ -215,7 +238,9 @@ def _warnings(model: ModelFolder, calibration: AppliedCalibration, predictor: Me
     if not calibration.calibrated:
         warnings.append(f"The probabilities are NOT CALIBRATED: {calibration.reason}")
     elif calibration.status != "ok":
-        warnings.append(f"The stored temperature ran to its limit when it was fitted ({calibration.status}); calibrate again")
+        warnings.append(
+            f"The stored temperature ran to its limit when it was fitted ({calibration.status}); calibrate again"
+        )
     if model.channels[0].upper() != "CT":
         warnings.append(f"The model was trained on '{model.channels[0]}' images, not on CT")
     if predictor.trainer not in ("", "nnUNetTrainer") and not predictor.trainer.startswith("nnUNetTrainer"):
@@ -224,4 +249,9 @@ def _warnings(model: ModelFolder, calibration: AppliedCalibration, predictor: Me
 
 
 def _is_number(value, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and low <= value <= high
+        and math.isfinite(value)
+    )

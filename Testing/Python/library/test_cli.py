@@ -175,3 +175,22 @@ def test_the_terminal_and_python_have_the_same_defaults():
     different = {name for name in SegmentOptions.names() if parsed.get(name, ()) != getattr(defaults, name)}
     assert different <= {"export"}  # an empty list there, an empty tuple here
     assert list(parsed["export"]) == list(defaults.export)
+
+
+def test_quiet_hides_the_bar_and_nothing_else(model, ct, tmp_path):
+    done = run("segment", ct, "--model", model, "--out", tmp_path / "out", "--folds", "0", "--no-mirroring", "--quiet")
+    assert "Warning: The probabilities are NOT CALIBRATED" in done.stderr
+    assert "%" not in done.stderr
+
+
+def test_an_answer_that_nobody_reads_is_no_traceback(tmp_path):
+    command = " ".join([*COMMAND, "info", str(tmp_path / "no")])
+    done = subprocess.run(["bash", "-c", f"{command} >&-"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_fold_that_is_no_number_is_wrong_usage(model, ct, capfd):
+    with pytest.raises(SystemExit) as end:
+        main(["segment", str(ct), "--model", str(model), "--out", "x", "--folds", "²"])
+    assert end.value.code == 2

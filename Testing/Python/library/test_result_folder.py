@@ -1,0 +1,208 @@
+"""Where a Result goes: nothing of somebody else's is replaced, nothing unfinished stays, and the box holds what it promises."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tiny_model import plans, write_ct, write_model
+
+from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.calibration.softmax import softmax
+from CalibUncertaintyLib.inference.scratch import Scratch
+from CalibUncertaintyLib.model.folder import FINAL_CHECKPOINT, ModelFolder
+from CalibUncertaintyLib.model.record import CalibrationEntry, CalibrationRecord
+from CalibUncertaintyLib.progress import Progress
+from CalibUncertaintyLib.result import Result
+from CalibUncertaintyLib.workflow.segment import segment
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"), plans())
+
+
+@pytest.fixture
+def ct(tmp_path):
+    (tmp_path / "in").mkdir()
+    return write_ct(tmp_path / "in" / "ct.nii.gz", shape=(18, 20, 22))
+
+
+def test_a_folder_with_somebody_elses_result_json_is_not_replaced(model, ct, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "result.json").write_text('{"my": "experiment"}')
+    with pytest.raises(CalibUncertaintyError, match="not a Result folder"):
+        segment(ct, model, out, folds=[0], overwrite=True)
+    assert json.loads((out / "result.json").read_text()) == {"my": "experiment"}
+
+
+def test_a_result_folder_that_holds_other_files_too_is_not_replaced(model, ct, tmp_path):
+    segment(ct, model, tmp_path / "out", folds=[0], mirroring=False)
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(CalibUncertaintyError, match="holds other files"):
+        segment(ct, model, tmp_path / "out", folds=[0], overwrite=True)
+    assert (tmp_path / "out" / "notes.txt").exists()
+
+
+def test_the_result_does_not_replace_its_own_ct(model, ct):
+    for path in (ct, ct.parent):
+        with pytest.raises(CalibUncertaintyError, match=r"lies inside|not a Result folder"):
+            segment(ct, model, path.parent if path == ct else path, folds=[0], overwrite=True)
+    assert ct.exists()
+
+
+class MakeFolder(Progress):
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def show(self, message):
+        if self.stage_name == "maps" and not self.folder.exists():
+            self.folder.mkdir()
+            (self.folder / "precious.txt").write_text("mine")
+
+
+def test_a_folder_that_appears_during_the_run_is_not_destroyed(model, ct, tmp_path):
+    with pytest.raises(CalibUncertaintyError, match="exists already"):
+        segment(ct, model, tmp_path / "out", folds=[0], mirroring=False, progress=MakeFolder(tmp_path / "out"))
+    assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_a_link_is_followed_and_stays_a_link(model, ct, tmp_path):
+    segment(ct, model, tmp_path / "real", folds=[0], mirroring=False)
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    segment(ct, model, tmp_path / "link", folds=[1], mirroring=False, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert Result.open(tmp_path / "real").provenance["members"][0]["fold"] == 1
+
+
+@pytest.mark.parametrize("out", ["./made/below/result", "result/"])
+def test_a_relative_or_nested_output_folder_is_made(out, model, ct, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    segment(ct, model, out, folds=[0], mirroring=False)
+    assert Result.open(tmp_path / out).labels
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process identifiers are asked as POSIX does")
+def test_what_a_killed_run_left_is_swept_and_what_a_living_one_has_is_not(model, ct, tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = "".join(c if c.isalnum() else "_" for c in socket.gethostname())[:32]
+    dead, alive = (tmp_path / f".out.{host}-{pid}-00000000.partial" for pid in (ended.pid, os.getppid()))
+    for folder in (dead, alive):
+        folder.mkdir()
+    segment(ct, model, tmp_path / "out", folds=[0], mirroring=False)
+    assert not dead.exists()
+    assert alive.exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")
+def test_closing_the_terminal_leaves_nothing(model, tmp_path):
+    ct = write_ct(tmp_path / "large.nii.gz", shape=(90, 120, 120))
+    (tmp_path / "place").mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "CalibUncertaintyLib", "segment", str(ct), "--model", str(model), "--out",
+         str(tmp_path / "place" / "out"), "--progress", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        if "tile 2 of" in line:
+            break
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_large_arrays_lie_in_files_that_are_really_there(tmp_path):
+    scratch = Scratch(tmp_path, limit_bytes=100)
+    small, large = scratch.array((10,), np.float32, fill=1), scratch.array((1000, 1000), np.float32, fill=2)
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    assert float(large.sum()) == 2e6
+    (file,) = tmp_path.glob("*.scratch")
+    assert file.stat().st_blocks * 512 >= large.nbytes
+
+
+def test_the_way_through_files_gives_the_same_result(model, ct, tmp_path, monkeypatch):
+    in_memory = segment(ct, model, tmp_path / "a", mirroring=False)
+    monkeypatch.setattr(Scratch.__init__, "__defaults__", (0,))
+    in_files = segment(ct, model, tmp_path / "b", mirroring=False)
+    for name in ("entropy", "mi"):
+        np.testing.assert_array_equal(in_memory.uncertainty(name).array, in_files.uncertainty(name).array)
+    assert list((tmp_path / "b").glob("**/*.scratch")) == []
+
+
+def bias_model(folder, biases):
+    """Folds whose logits are constants: the weights are 0 and the biases given, (folds, classes)."""
+    model = write_model(folder, plans(), folds=range(len(biases)))
+    for fold, bias in enumerate(biases):
+        path = model / f"fold_{fold}" / FINAL_CHECKPOINT
+        content = torch.load(path, weights_only=True)
+        for name, weights in content["network_weights"].items():
+            if "seg_layers" in name:
+                weights.zero_()
+                if name.endswith("bias"):
+                    weights.copy_(torch.tensor(bias, dtype=weights.dtype))
+        torch.save(content, path)
+    return model
+
+
+def test_a_structure_that_only_pooled_probabilities_label_keeps_its_place_in_the_box(ct, tmp_path):
+    """Two folds are for the liver, a third is so much against it that it wins the mean of the logits."""
+    model = bias_model(tmp_path / "m", [[0.0, 3.0, 0.0], [0.0, 3.0, 0.0], [0.0, -20.0, 0.0]])
+    result = segment(ct, model, tmp_path / "out", mode="pool_prob", mirroring=False, box_probability=0.99, miss_probability=1.0)
+    assert (result.segmentation.array == 1).all()
+    assert result.provenance["changed_labels"]["by_pooling"] == result.segmentation.array.size
+
+
+def test_the_largest_probability_left_out_bounds_the_members_at_their_own_temperature_too(model, ct, tmp_path):
+    own = shutil.copytree(model, tmp_path / "own" / model.parent.name / model.name)
+    opened = ModelFolder.open(own)
+    fingerprint = opened.fingerprint([0, 1])
+    members = {"folds": [0, 1], "checkpoint": FINAL_CHECKPOINT, "checkpoints": fingerprint["checkpoints"], "mirroring": False}
+    record = CalibrationRecord.for_model(fingerprint)
+    record.put(CalibrationEntry(
+        members=members, mode="pool_logit", temperature=1.0, member_temperature=4.0, cases=["a"],
+        roi={"distance_mm": 15.0, "reference": "union"},
+    ))  # fmt: skip
+    record.write(opened.record_path)
+    from CalibUncertaintyLib.workflow.applied import choose_calibration
+    from CalibUncertaintyLib.workflow.maps import what_matters
+
+    look = what_matters(choose_calibration(opened, [0, 1], False, "pool_logit"))
+    logits = np.array([[6.0], [0.0], [0.0]], np.float16)
+    likely, labelled = look(logits, [logits, logits])
+    assert float(likely[0]) == pytest.approx(1 - float(softmax(logits, 4.0)[0, 0]), rel=1e-3)
+    assert not labelled[0]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"threshold": float("inf")}, {"min_region_ml": float("inf")}, {"export": "nifti"}, {"mirroring": "false"}, {"device": "meta"}],
+)
+def test_an_option_of_the_wrong_kind_is_refused_in_one_line(options, model, ct, tmp_path):
+    with pytest.raises(CalibUncertaintyError) as refusal:
+        segment(ct, model, tmp_path / "out", **options)
+    assert "\n" not in str(refusal.value)
+
+
+def test_numbers_of_numpy_are_numbers(model, ct, tmp_path):
+    result = segment(ct, model, tmp_path / "out", folds=[0], mirroring=False, roi_mm=np.int64(5), threshold=np.float32(0.2))
+    assert result.provenance["roi"]["distance_mm"] == 5
+
+
+def test_a_result_with_a_part_missing_is_said_to_be_damaged(model, ct, tmp_path):
+    result = segment(ct, model, tmp_path / "out", folds=[0], mirroring=False)
+    content = {key: value for key, value in result.provenance.items() if key != "maps"}
+    (result.folder / "result.json").write_text(json.dumps(content))
+    with pytest.raises(CalibUncertaintyError, match="damaged"):
+        Result.open(result.folder)
