@@ -12,7 +12,7 @@ MIDDLE = ("inference", "calibration", "uncertainty", "evaluation")
 # From the ground up. A name is a file or a folder of the library; those on one line may import each other.
 FLOORS = (
     ("errors", "version"),
-    ("progress", "volume", "reading", "nifti_check"),
+    ("progress", "volume", "reading", "dicom_check", "nifti_check"),
     ("model",),
     MIDDLE,
     ("result",),
