@@ -105,7 +105,8 @@ def _end_like_ctrl_c() -> dict:
 
 
 def _segment(options: argparse.Namespace, progress: Progress, _) -> None:
-    from .workflow.segment import SegmentOptions, segment
+    from .workflow.options import SegmentOptions
+    from .workflow.segment import segment
 
     chosen = {name: getattr(options, name) for name in SegmentOptions.names() if hasattr(options, name)}
     result = segment(options.ct, options.model, options.out, progress=progress, **chosen)
@@ -146,7 +147,7 @@ def _run(options: argparse.Namespace, progress: Progress, answers) -> None:
 
 def _known_arguments(verb: str) -> set[str]:
     if verb == "segment":
-        from .workflow.segment import SegmentOptions
+        from .workflow.options import SegmentOptions
 
         return set(SegmentOptions.names())
     from .workflow.calibrate import CalibrateOptions

@@ -52,11 +52,8 @@ class _Scene:
 
     @property
     def upper(self) -> float:
-        """Top of the uncertainty's colour bar: the highest value shown, rounded up, at most what the measure can reach."""
-        shown = self.uncertainty.array
-        highest = float(np.nanmax(shown)) if np.isfinite(shown).any() else float(self.measure["range"][1])
-        rounded = math.ceil(highest * 10 + 1e-6) / 10
-        return max(min(rounded, float(self.measure["range"][1])), self.threshold + 1e-3)
+        """Top of the uncertainty's colour bar: the most the measure can reach, so that pictures of two patients compare."""
+        return max(float(self.measure["range"][1]), self.threshold + 1e-3)
 
 
 def montage(

@@ -9,7 +9,6 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,15 +17,13 @@ from ..uncertainty.measures import MEASURES
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..version import __version__
 from ..volume import Volume
+from .run import Run
 from .writing import write_json
-
-if TYPE_CHECKING:
-    from .segment import _Run
 
 _PACKAGES = ("nnunetv2", "torch", "numpy", "SimpleITK", "edt", "connected-components-3d")
 
 
-def write_result(folder: Path, run: _Run, ct: str, warnings: list[str], began: float) -> None:
+def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: float) -> None:
     """Write maps, segmentation and result.json into a folder that is renamed into place afterwards."""
     (folder / "maps").mkdir()
     if "nifti" in run.options.export:
@@ -52,7 +49,7 @@ def write_result(folder: Path, run: _Run, ct: str, warnings: list[str], began: f
 class _MapWriter:
     """Each map as float32 NRRD over the box, with what it is in its header; and on the CT grid where asked."""
 
-    def __init__(self, folder: Path, run: _Run) -> None:
+    def __init__(self, folder: Path, run: Run) -> None:
         self._folder, self._run = folder, run
         self._done = 0
         self._total = len(run.model.labels) + len(run.maps.measures) + 1
@@ -110,7 +107,7 @@ class _MapWriter:
         return self._run.volume.with_array(whole)
 
 
-def _document(run: _Run, ct: str, warnings: list[str], maps: dict) -> dict:
+def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
     model, volume, options = run.model, run.volume, run.options
     fingerprint = model.fingerprint(run.folds)
     roi_voxels = int(np.count_nonzero(roi_mask(run.distance, options.roi_mm)))
@@ -157,7 +154,7 @@ def _document(run: _Run, ct: str, warnings: list[str], maps: dict) -> dict:
     }  # fmt: skip
 
 
-def _volumes(run: _Run) -> dict[str, float]:
+def _volumes(run: Run) -> dict[str, float]:
     counts = np.bincount(run.label.ravel(), minlength=max(run.model.labels) + 1)
     return {name: float(counts[index] * run.volume.voxel_volume_ml) for index, name in run.model.labels.items()}
 
