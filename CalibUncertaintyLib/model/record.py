@@ -174,14 +174,19 @@ class CalibrationRecord:
         for entry in candidates:
             differences = [_other_weights(entry, wanted), _other_mirroring(entry, mirroring), _other_mode(entry, mode)]
             if not any(differences):
+                limit = "" if entry.temperature_status == "ok" else f" at the limit of its fit ({entry.temperature_status})"
                 return entry, (
                     f"calibrated on {len(entry.cases)} case{'s' if len(entry.cases) != 1 else ''} "
-                    f"for {_folds_in_words(folds)}, temperature {entry.temperature:.3g}"
+                    f"for {_folds_in_words(folds)}, temperature {entry.temperature:.3g}{limit}"
                 )
             agreements = differences.count("")
             if agreements > closest:
                 closest, reason = agreements, next(filter(None, differences))
         return None, reason
+
+    def is_of_another_model(self, fingerprint: Mapping) -> bool:
+        """Whether this record was made for other structures, another configuration or other plans (names may differ)."""
+        return bool(self._other_model(fingerprint))
 
     def _other_model(self, fingerprint: Mapping) -> str:
         """Why this is another model's record; empty when it is this one's."""

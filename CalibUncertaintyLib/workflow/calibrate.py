@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -18,8 +22,9 @@ from ..progress import Progress
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.threshold import ThresholdFit
 from .applied import MODES, AppliedCalibration, pooled_scores
-from .labelled import LabelledCase, RoiVoxels, collect, read_cases, refuse_training_cases
+from .labelled import LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
 from .maps import measure_names, measure_values
+from .options import is_number
 from .report import versions
 
 CHUNK_VOXELS = 262_144
@@ -37,6 +42,16 @@ class CalibrateOptions:
     step_size: float = 0.5
     trust_checkpoint: bool = False
     bootstrap: int = 1000
+
+    def __post_init__(self) -> None:
+        if not is_number(self.roi_mm, 0, 1000) or self.roi_mm == 0:
+            raise CalibUncertaintyError(f"the ROI distance must lie above 0 and up to 1000 mm, got {self.roi_mm}")
+        if not is_number(self.step_size, 0.05, 1):
+            raise CalibUncertaintyError(f"the step size must lie between 0.05 and 1, got {self.step_size}")
+        if isinstance(self.bootstrap, bool) or not isinstance(self.bootstrap, int) or self.bootstrap < 0:
+            raise CalibUncertaintyError(
+                f"the number of bootstrap draws must be a whole number from 0 up, got {self.bootstrap}"
+            )
 
     @classmethod
     def names(cls) -> list[str]:
@@ -59,22 +74,22 @@ def calibrate(
     """
     chosen, progress = CalibrateOptions(**options), progress or Progress()
     progress.begin()
-    if not 0 < chosen.roi_mm <= 1000:
-        raise CalibUncertaintyError(f"the ROI distance must lie between 0 and 1000 mm, got {chosen.roi_mm}")
     model = model if isinstance(model, ModelFolder) else ModelFolder.open(model)
     model.refuse_unsupported()
     folds = model.select_folds(chosen.folds)
     listed = read_cases(cases) if isinstance(cases, str | Path) else list(cases)
-    refuse_training_cases(listed, model, folds)
-    path = Path(out) if out else model.record_path
-    record = _record_to_extend(path, model, folds)
+    refuse_doubtful_cases(listed, model, folds, progress)
+    path = Path(os.path.realpath(out)) if out else model.record_path
+    _check_record_file(path, model, folds)
     predictor = MemberPredictor(
         model, folds, chosen.device, chosen.mirroring, chosen.step_size, chosen.trust_checkpoint
     )
-    with tempfile.TemporaryDirectory(prefix="calib-uncertainty-") as folder:
-        voxels = collect_cases(listed, model, predictor, chosen.roi_mm, Path(folder), progress)
+    with _working_folder() as folder:
+        voxels = collect_cases(listed, model, predictor, chosen.roi_mm, folder, progress)
         with progress.stage("fit", 0.9, 1.0, "fitting temperatures and thresholds"):
             entries = _fit(voxels, model, folds, predictor, chosen, progress)
+    # read now, not before the computing: another run may have added its members meanwhile
+    record = _record_to_extend(path, model, folds, progress)
     for entry in entries:
         record.put(entry)
     record.versions = versions()
@@ -83,29 +98,60 @@ def calibrate(
     return path, entries[0]
 
 
-def _record_to_extend(path: Path, model: ModelFolder, folds: list[Fold]) -> CalibrationRecord:
-    """The record that is there, if it is this model's; refused before the computing if it could not be written."""
-    fresh = CalibrationRecord.for_model(model.fingerprint(folds))
+def _check_record_file(path: Path, model: ModelFolder, folds: list[Fold]) -> None:
+    """Refuse, before the computing, a record file that belongs to another model or could not be written after it."""
     if not path.parent.is_dir():
         raise CalibUncertaintyError(f"{path.parent} does not exist; choose a folder that does with --out")
-    if path.exists():
-        record = CalibrationRecord.read(path)
-        if record.model != fresh.model:
-            raise CalibUncertaintyError(
-                f"{path} is the record of another model ({record.model['name']}); choose another --out"
-            )
-        fresh = record
-    fresh.write(path) if path.exists() else _try_to_write(path)
-    return fresh
-
-
-def _try_to_write(path: Path) -> None:
     try:
         with tempfile.TemporaryFile(dir=path.parent):
-            return
+            pass
     except OSError as error:
         raise CalibUncertaintyError(
             f"{path} cannot be written ({error.strerror}); choose another place with --out"
+        ) from error
+    _readable_record(path, model, folds)
+
+
+def _readable_record(path: Path, model: ModelFolder, folds: list[Fold]) -> CalibrationRecord | None:
+    """The record that is there; None where there is none or it cannot be used. Raises where it is another model's."""
+    if not path.exists():
+        return None
+    try:
+        record = CalibrationRecord.read(path)
+    except CalibUncertaintyError:
+        return None
+    if record.is_of_another_model(model.fingerprint(folds)):
+        raise CalibUncertaintyError(
+            f"{path} is the record of another model ({record.model['name']}); choose another --out"
+        )
+    return record
+
+
+def _record_to_extend(path: Path, model: ModelFolder, folds: list[Fold], progress: Progress) -> CalibrationRecord:
+    """The record to add to. A file that is there and cannot be used is set aside, not lost."""
+    record = _readable_record(path, model, folds)
+    if record is None and path.exists():
+        number = 1
+        while (aside := path.with_name(f"{path.name}.bak-{number}")).exists():
+            number += 1
+        path.rename(aside)
+        progress.warn(
+            f"The calibration record that was there is damaged or of another version; it was set aside as {aside}"
+        )
+    return record or CalibrationRecord.for_model(model.fingerprint(folds))
+
+
+@contextmanager
+def _working_folder() -> Iterator[Path]:
+    """A temporary folder for logits; its own troubles are said in one line."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="calib-uncertainty-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        place = os.environ.get("TMPDIR") or "the system's temporary folder"
+        reason = "is full" if error.errno == errno.ENOSPC else f"cannot be used ({error.strerror})"
+        raise CalibUncertaintyError(
+            f"{place} {reason}; set TMPDIR to a folder on a disk with room and run again"
         ) from error
 
 
@@ -145,13 +191,13 @@ def _fit(
         progress.report(0.5 * (index + 1) / len(cases), "fitting temperatures")
     member = shared.fit(bootstrap=0)
     for message in member.warnings:
-        progress.warn(message)
+        progress.warn(f"{message}; the temperature says nothing about the others")
     checkpoints = model.fingerprint(folds)["checkpoints"]
     described = {
         "folds": folds,
         "checkpoint": FINAL_CHECKPOINT,
         "checkpoints": checkpoints,
-        "mirroring": predictor.mirroring,
+        "mirroring": chosen.mirroring,
     }
     fitted = {mode: fit.fit(chosen.bootstrap) for mode, fit in fits.items()}
     return [_entry(cases, mode, fitted[mode], member, described, chosen.roi_mm, predictor, progress) for mode in MODES]
@@ -171,7 +217,7 @@ def _entry(
         members=described,
         mode=mode,
         temperature=fitted.temperature,
-        temperature_interval=fitted.interval,
+        temperature_interval=fitted.interval if math.isfinite(fitted.interval[0]) else None,
         temperature_status=fitted.status,
         member_temperature=member.temperature,
         roi={"distance_mm": roi_mm, "reference": "union"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +65,22 @@ def read_cases(path: str | Path) -> list[LabelledCase]:
     return cases
 
 
-def refuse_training_cases(cases: list[LabelledCase], model: ModelFolder, folds: list[Fold]) -> None:
-    """A model is sure of what it was trained on; a temperature fitted there would be too low."""
+def refuse_doubtful_cases(cases: list[LabelledCase], model: ModelFolder, folds: list[Fold], progress: Progress) -> None:
+    """Refuse no case, a case twice, and cases that trained a fold: a model is too sure of what it was trained on."""
+    if not cases:
+        raise CalibUncertaintyError("no case was given; at least one held-out labelled case is needed")
+    ids = [case.id for case in cases]
+    doubled = sorted({name for name in ids if ids.count(name) > 1})
+    if doubled:
+        raise CalibUncertaintyError(f"the case {doubled[0]} is listed twice; list each case once")
     for fold in folds:
-        trained = set(model.training_cases(fold) or [])
-        seen = [case.id for case in cases if case.id in trained]
+        trained = model.training_cases(fold)
+        if trained is None:
+            progress.warn(
+                f"It is not known which cases fold {fold} was trained on (no splits_final.json in {model.path}); make sure that"
+                " these cases were held out"
+            )
+        seen = [name for name in ids if name in set(trained or [])]
         if seen:
             raise CalibUncertaintyError(
                 f"fold {fold} of {model.name} was trained on {', '.join(seen[:5])}{' and more' if len(seen) > 5 else ''};"
@@ -80,8 +92,8 @@ def refuse_training_cases(cases: list[LabelledCase], model: ModelFolder, folds: 
 class RoiVoxels:
     """The voxels of one case within the ROI distance of prediction or reference, N of them, one after the other.
 
-    pooled: (C, N) and members: (M, C, N) float16 logits. labels, predicted: (N,) reference and stock label. near_prediction:
-    (N,) True within the distance of the prediction alone, the ROI that a new patient has. `outside` counts ROI voxels in
+    pooled: (C, N) and members: (M, C, N) float16 logits. labels: (N,) reference. near_prediction: (N,)
+    True within the distance of the prediction alone, the ROI that a new patient has. `outside` counts ROI voxels in
     the empty background that nnU-Net crops away: they have no logits and are left out.
     """
 
@@ -89,7 +101,6 @@ class RoiVoxels:
     pooled: np.ndarray
     members: np.ndarray
     labels: np.ndarray
-    predicted: np.ndarray
     near_prediction: np.ndarray
     outside: int
 
@@ -105,19 +116,26 @@ def read_reference(case: LabelledCase, ct: Volume, model: ModelFolder) -> np.nda
     Raises CalibUncertaintyError naming the file where its grid is another, or it holds labels the model does not have.
     """
     reference = Volume.read(case.labels)
-    same = reference.array.shape == ct.array.shape and np.allclose(reference.spacing_zyx, ct.spacing_zyx, rtol=1e-3)
-    if not same or np.abs(ct.index_from_lps(reference.origin_lps)).max() > 0.5:
+    if reference.array.shape != ct.array.shape or _farthest_corner_voxels(reference, ct) > 0.5:
         raise CalibUncertaintyError(f"{case.labels} does not lie on the grid of {case.ct}; resample it to the CT")
-    labels = np.rint(reference.array).astype(np.int16)
     ignore = model.dataset["labels"].get("ignore")
-    if isinstance(ignore, int):
-        labels[labels == ignore] = -1
-    unknown = sorted(set(np.unique(labels).tolist()) - {-1, 0, *model.labels})
+    ignored = [int(ignore)] if isinstance(ignore, int) else []
+    found = np.unique(reference.array)  # as they are in the file: a cast could turn a wrong value into a right one
+    unknown = [value for value in found.tolist() if value not in {0, *model.labels, *ignored}]
     if unknown:
         raise CalibUncertaintyError(
-            f"{case.labels} holds the label {unknown[0]}, which {model.name} does not have (it has 0 to {max(model.labels)})"
+            f"{case.labels} holds the label {unknown[0]:g}, which {model.name} does not have (it has 0 to {max(model.labels)})"
         )
+    labels = reference.array.astype(np.int32)
+    labels[np.isin(labels, ignored)] = -1
     return labels
+
+
+def _farthest_corner_voxels(reference: Volume, ct: Volume) -> float:
+    """How far apart the grids' corners lie, in voxels of the CT."""
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in ct.array.shape))), dtype=float)
+    there = np.stack([ct.index_from_lps(point) for point in reference.lps_from_index(corners)])
+    return float(np.abs(there - corners).max())
 
 
 def collect(
@@ -144,7 +162,13 @@ def collect(
     near_prediction = roi_mask(distance_to_structures(predicted, prepared.spacing), roi_mm)
     # a voxel to be ignored is no structure for the distance either, but it must not be counted
     near &= truth >= 0
-    return _gather(case, opinions, near, near_prediction, truth, predicted, kept)
+    voxels = _gather(case, opinions, near, near_prediction, truth, kept)
+    if voxels.outside:
+        progress.warn(
+            f"{case.id}: {voxels.outside:,} voxels near the structures lie in the empty background that nnU-Net crops away;"
+            " the model says nothing there and they were left out"
+        )
+    return voxels
 
 
 def _where_labelled(pooled: np.ndarray, _members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +178,7 @@ def _where_labelled(pooled: np.ndarray, _members: list[np.ndarray]) -> tuple[np.
 
 def _gather(
     case: LabelledCase, opinions: Opinions, near: np.ndarray, near_prediction: np.ndarray, truth: np.ndarray,
-    predicted: np.ndarray, scratch: Scratch,
+    scratch: Scratch,
 ) -> RoiVoxels:  # fmt: skip
     start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
     crop = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
@@ -163,7 +187,7 @@ def _gather(
     n_classes = opinions.n_classes
     pooled = scratch.array((n_classes, count), np.float16)
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
-    labels, label_of, close = (np.empty(count, dtype) for dtype in (np.int16, np.int16, bool))
+    labels, close = np.empty(count, np.int32), np.empty(count, bool)
     done = 0
     box = _bounds(near) if count else Box((0, 0, 0), (0, 0, 0))
     for slab in opinions.slabs(box):
@@ -174,13 +198,9 @@ def _gather(
         if not alone:
             for index, logits in enumerate(slab.members):
                 members[index][:, part] = logits[:, mask]
-        labels[part], label_of[part], close[part] = (
-            truth[window][mask],
-            predicted[window][mask],
-            near_prediction[window][mask],
-        )
+        labels[part], close[part] = truth[window][mask], near_prediction[window][mask]
         done = part.stop
-    return RoiVoxels(case, pooled, members, labels, label_of, close, total - count)
+    return RoiVoxels(case, pooled, members, labels, close, total - count)
 
 
 def _bounds(mask: np.ndarray) -> Box:

@@ -53,25 +53,25 @@ class SegmentOptions:
         rules = [
             (self.mode in MODES, f"mode '{self.mode}' is unknown; choose {' or '.join(MODES)}"),
             (self.measure in stored, f"measure '{self.measure}' is unknown; choose one of {', '.join(stored)}"),
-            (_is_number(self.roi_mm, 0, 1000), f"the ROI distance must lie between 0 and 1000 mm, got {self.roi_mm}"),
+            (is_number(self.roi_mm, 0, 1000), f"the ROI distance must lie between 0 and 1000 mm, got {self.roi_mm}"),
             (
-                self.threshold == "stored" or _is_number(self.threshold, 0, math.inf),
+                self.threshold == "stored" or is_number(self.threshold, 0, math.inf),
                 f"the threshold must be 'stored' or a number from 0 up, got {self.threshold}",
             ),
             (
-                _is_number(self.min_region_ml, 0, math.inf),
+                is_number(self.min_region_ml, 0, math.inf),
                 f"the smallest region must be 0 mL or more, got {self.min_region_ml}",
             ),
             (
-                _is_number(self.box_probability, 0, 1),
+                is_number(self.box_probability, 0, 1),
                 f"the box probability must lie in 0 to 1, got {self.box_probability}",
             ),
             (
-                _is_number(self.miss_probability, 0, 1) and self.miss_probability >= self.box_probability,
+                is_number(self.miss_probability, 0, 1) and self.miss_probability >= self.box_probability,
                 f"the probability of a miss must lie between the box probability ({self.box_probability}) and 1,"
                 f" got {self.miss_probability}",
             ),
-            (_is_number(self.step_size, 0.05, 1), f"the step size must lie between 0.05 and 1, got {self.step_size}"),
+            (is_number(self.step_size, 0.05, 1), f"the step size must lie between 0.05 and 1, got {self.step_size}"),
             (
                 not isinstance(self.export, str) and set(self.export) <= set(EXPORTS),
                 f"export {self.export!r} is unknown; choose a list with 'nifti', or an empty one",
@@ -91,7 +91,8 @@ class SegmentOptions:
         return [item.name for item in fields(cls)]
 
 
-def _is_number(value, low: float, high: float) -> bool:
+def is_number(value, low: float, high: float) -> bool:
+    """A finite real number, of Python or numpy, in [low, high]."""
     return (
         isinstance(value, numbers.Real)
         and not isinstance(value, bool)

@@ -20,7 +20,7 @@ from CalibUncertaintyLib.model.record import CalibrationRecord
 from CalibUncertaintyLib.progress import TerminalProgress
 from CalibUncertaintyLib.workflow.applied import MODES, AppliedCalibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases, figures
-from CalibUncertaintyLib.workflow.labelled import LabelledCase, refuse_training_cases
+from CalibUncertaintyLib.workflow.labelled import LabelledCase, refuse_doubtful_cases
 from CalibUncertaintyLib.workflow.report import versions
 from CalibUncertaintyLib.workflow.writing import plain
 
@@ -55,12 +55,12 @@ def main() -> None:
     record = CalibrationRecord.read(record_path)
     predictor = MemberPredictor(model, folds, "auto", chosen.mirroring)
     test = cases_of(chosen.data, chosen.group, "test")
-    refuse_training_cases(test, model, folds)
+    refuse_doubtful_cases(test, model, folds, TerminalProgress())
     with tempfile.TemporaryDirectory() as folder:
         voxels = collect_cases(test, model, predictor, 15.0, Path(folder), TerminalProgress())
         answers = {}
         for mode in MODES:
-            entry, reason = record.find(model.fingerprint(folds), mode, predictor.mirroring)
+            entry, reason = record.find(model.fingerprint(folds), mode, chosen.mirroring)
             if entry is None:
                 raise CalibUncertaintyError(reason)
             after = AppliedCalibration(mode, entry.temperature, calibrated=True)

@@ -1,15 +1,19 @@
 """`calibrate`: references drawn from a model's own tempered probabilities give that temperature back, end to end."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.model.record import CalibrationRecord
+from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.volume import Volume
+from CalibUncertaintyLib.workflow.applied import choose_calibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate
 from CalibUncertaintyLib.workflow.labelled import LabelledCase, read_cases
 from CalibUncertaintyLib.workflow.segment import segment
@@ -151,3 +155,116 @@ def test_the_model_folder_itself_takes_the_record(cases, tmp_path):
         ModelFolder.open(folder).fingerprint([1]), "pool_logit", False
     )
     assert entry is not None, reason
+
+
+def test_a_reference_that_is_turned_does_not_lie_on_the_ct(model, cases, tmp_path):
+    case = read_cases(cases)[0]
+    reference = Volume.read(case.labels)
+    turned = Volume(reference.array, reference.spacing_zyx, reference.origin_lps, reference.direction_lps @ np.diag([1, -1, -1]))
+    turned.write(tmp_path / "turned.nii.gz")
+    with pytest.raises(CalibUncertaintyError, match="does not lie on the grid"):
+        calibrate([LabelledCase("a", case.ct, tmp_path / "turned.nii.gz")], model, tmp_path / "r.json", folds=[0], mirroring=False)
+
+
+@pytest.mark.parametrize(("kind", "value"), [(np.uint16, 65535), (np.uint32, 65537), (np.float32, 0.7), (np.int16, -1)])
+def test_a_reference_value_that_a_cast_would_make_valid_is_refused(kind, value, model, cases, tmp_path):
+    case = read_cases(cases)[0]
+    reference = Volume.read(case.labels)
+    array = reference.array.astype(kind)
+    array[3, 3, 3] = value
+    reference.with_array(array).write(tmp_path / "odd.nrrd")
+    with pytest.raises(CalibUncertaintyError, match=r"odd.nrrd holds the label"):
+        calibrate([LabelledCase("a", case.ct, tmp_path / "odd.nrrd")], model, tmp_path / "r.json", folds=[0], mirroring=False)
+
+
+def test_an_ignored_label_is_left_out_of_the_fit(cases, tmp_path):
+    folder = write_model(tmp_path, plans(transpose=(1, 0, 2)), sharpness=6.0)
+    content = json.loads((folder / "dataset.json").read_text())
+    content["labels"]["ignore"] = 3
+    (folder / "dataset.json").write_text(json.dumps(content))
+    case = read_cases(cases)[0]
+    reference = Volume.read(case.labels)
+    array = reference.array.copy()
+    array[:8] = 3
+    reference.with_array(array).write(tmp_path / "part.nii.gz")
+    entries = [
+        calibrate([LabelledCase("a", case.ct, labels)], folder, tmp_path / f"{index}.json", folds=[0], mirroring=False)[1]
+        for index, labels in enumerate((case.labels, tmp_path / "part.nii.gz"))
+    ]
+    whole, part = (entry.figures["before"]["pooled"]["n"] for entry in entries)
+    assert part == pytest.approx(whole * 12 / 20, rel=0.02)
+
+
+class Listening(Progress):
+    def __init__(self):
+        super().__init__()
+        self.warnings = []
+
+    def warn(self, message):
+        self.warnings.append(message)
+
+
+def test_a_damaged_record_is_set_aside_and_said(model, cases, tmp_path):
+    path = tmp_path / "calibration.json"
+    path.write_text("{")
+    heard = Listening()
+    calibrate(cases, model, path, folds=[0], mirroring=False, bootstrap=0, progress=heard)
+    assert CalibrationRecord.read(path).entries
+    assert (tmp_path / "calibration.json.bak-1").read_text() == "{"
+    assert any("set aside as" in warning for warning in heard.warnings)
+    assert any("splits_final.json" in warning for warning in heard.warnings)
+
+
+def test_a_renamed_model_folder_is_the_same_model(record_path, model, cases, tmp_path):
+    renamed = shutil.copytree(model, tmp_path / "renamed")
+    (tmp_path / "r.json").write_bytes(record_path.read_bytes())
+    calibrate(cases, renamed, tmp_path / "r.json", folds=[1], mirroring=False, bootstrap=0)
+    assert len(CalibrationRecord.read(tmp_path / "r.json").entries) == 4
+
+
+def test_what_another_run_stored_meanwhile_is_kept(model, cases, record_path, tmp_path):
+    path = tmp_path / "r.json"
+
+    class Meddling(Progress):
+        def show(self, message):
+            if self.stage_name == "fit" and not path.exists():
+                path.write_bytes(record_path.read_bytes())
+
+    calibrate(cases, model, path, folds=[0], mirroring=False, bootstrap=0, progress=Meddling())
+    assert len(CalibrationRecord.read(path).entries) == 4
+
+
+def test_one_case_gives_no_interval(model, cases, tmp_path):
+    _, entry = calibrate(read_cases(cases)[:1], model, tmp_path / "r.json", folds=[0], mirroring=False)
+    assert entry.temperature_interval is None
+
+
+@pytest.mark.parametrize("options", [{"step_size": 0}, {"roi_mm": float("nan")}, {"bootstrap": -1}, {"roi_mm": 0}])
+def test_an_option_out_of_range_is_refused(options, model, cases, tmp_path):
+    with pytest.raises(CalibUncertaintyError):
+        calibrate(cases, model, tmp_path / "r.json", **options)
+    assert not (tmp_path / "r.json").exists()
+
+
+def test_no_case_and_a_doubled_case_are_refused(model, cases, tmp_path):
+    case = read_cases(cases)[0]
+    for listed, said in (([], "no case was given"), ([case, case], "listed twice")):
+        with pytest.raises(CalibUncertaintyError, match=said):
+            calibrate(listed, model, tmp_path / "r.json", folds=[0])
+
+
+def test_a_temporary_folder_that_is_not_there_is_said(model, cases, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(CalibUncertaintyError, match="TMPDIR"):
+        calibrate(cases, model, tmp_path / "r.json", folds=[0], mirroring=False)
+
+
+def test_a_model_that_allows_no_mirroring_is_calibrated_where_it_is_asked_for_by_default(cases, tmp_path):
+    folder = write_model(tmp_path, plans(transpose=(1, 0, 2)), folds=(0,), sharpness=6.0)
+    content = torch.load(folder / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    content["inference_allowed_mirroring_axes"] = None
+    torch.save(content, folder / "fold_0" / "checkpoint_final.pth")
+    calibrate(cases, folder, bootstrap=0)
+    result = segment(read_cases(cases)[0].ct, folder, tmp_path / "out")
+    assert result.calibrated, result.provenance["calibration"]["reason"]
+    assert choose_calibration(ModelFolder.open(folder), [0], True, "pool_logit").calibrated  # what `info` and the panel ask
