@@ -139,6 +139,8 @@ def test_stopping_ends_cleanly_and_leaves_nothing(which, model, tmp_path):
     process = subprocess.Popen(
         [*COMMAND, "segment", str(ct), "--model", str(model), "--out", str(folder / "out"), "--progress", "json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # a suite started in the background has Ctrl-C switched off, and its children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     for line in process.stdout:
         if "tile 2 of" in line:
