@@ -80,7 +80,7 @@ def _say(progress: Progress, message: str) -> None:
 
 def _nobody_listens() -> None:
     """Whoever read our output has gone; the exit's own flush must find something to write to."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - kept open until the exit
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - kept open until the exit
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -80,7 +80,7 @@ def plan_and_preprocess(work: Path) -> None:
     DatasetFingerprintExtractor(DATASET_ID, num_processes=2).run(overwrite_existing=True)
     ExperimentPlanner(DATASET_ID).plan_experiment()
     plans_file = preprocessed / "nnUNetPlans.json"
-    plans_file.write_text(json.dumps(shrink(json.loads(plans_file.read_text())), indent=4))
+    plans_file.write_text(json.dumps(shrink(json.loads(plans_file.read_text(encoding="utf-8"))), indent=4))
     DefaultPreprocessor(verbose=False).run(DATASET_ID, "3d_fullres", "nnUNetPlans", num_processes=2)
     (preprocessed / "done").write_text("")
 
@@ -202,10 +202,10 @@ def make_trainer(work: Path, fold: int, iterations: int):
             """Nothing: a picture of the network is not wanted."""
 
     preprocessed = work / "preprocessed" / DATASET
-    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text())
+    plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
     latest = work / "results" / DATASET / "PhantomTrainer__nnUNetPlans__3d_fullres" / f"fold_{fold}" / "checkpoint_latest.pth"
     plans["continue_training"] = latest.is_file()
-    dataset = json.loads((preprocessed / "dataset.json").read_text())
+    dataset = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
     trainer = PhantomTrainer(plans, "3d_fullres", fold, dataset, torch.device("cpu"))
     trainer.initialize()
     if latest.is_file():

@@ -179,7 +179,7 @@ def test_a_reference_value_that_a_cast_would_make_valid_is_refused(kind, value, 
 
 def test_an_ignored_label_is_left_out_of_the_fit(cases, tmp_path):
     folder = write_model(tmp_path, plans(transpose=(1, 0, 2)), sharpness=6.0)
-    content = json.loads((folder / "dataset.json").read_text())
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
     content["labels"]["ignore"] = 3
     (folder / "dataset.json").write_text(json.dumps(content))
     case = read_cases(cases)[0]
@@ -210,7 +210,7 @@ def test_a_damaged_record_is_set_aside_and_said(model, cases, tmp_path):
     heard = Listening()
     calibrate(cases, model, path, folds=[0], mirroring=False, bootstrap=0, progress=heard)
     assert CalibrationRecord.read(path).entries
-    assert (tmp_path / "calibration.json.bak-1").read_text() == "{"
+    assert (tmp_path / "calibration.json.bak-1").read_text(encoding="utf-8") == "{"
     assert any("set aside as" in warning for warning in heard.warnings)
     assert any("splits_final.json" in warning for warning in heard.warnings)
 

@@ -32,7 +32,7 @@ def result(demo_folder, phantom, tmp_path_factory) -> Result:
 
 
 def stored_temperature(folder) -> float:
-    entries = json.loads((folder / "calibration.json").read_text())["entries"]
+    entries = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))["entries"]
     (entry,) = [e for e in entries if e["mode"] == "pool_logit" and e["members"]["folds"] == [0, 1, 2, 3, 4]]
     return entry["temperature"]
 

@@ -40,7 +40,7 @@ def test_a_folder_with_somebody_elses_result_json_is_not_replaced(model, ct, tmp
     (out / "result.json").write_text('{"my": "experiment"}')
     with pytest.raises(CalibUncertaintyError, match="not a Result folder"):
         segment(ct, model, out, folds=[0], overwrite=True)
-    assert json.loads((out / "result.json").read_text()) == {"my": "experiment"}
+    assert json.loads((out / "result.json").read_text(encoding="utf-8")) == {"my": "experiment"}
 
 
 def test_a_result_folder_that_holds_other_files_too_is_not_replaced(model, ct, tmp_path):
@@ -72,7 +72,7 @@ class MakeFolder(Progress):
 def test_a_folder_that_appears_during_the_run_is_not_destroyed(model, ct, tmp_path):
     with pytest.raises(CalibUncertaintyError, match="exists already"):
         segment(ct, model, tmp_path / "out", folds=[0], mirroring=False, progress=MakeFolder(tmp_path / "out"))
-    assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
+    assert (tmp_path / "out" / "precious.txt").read_text(encoding="utf-8") == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
 
 

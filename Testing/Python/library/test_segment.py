@@ -248,7 +248,7 @@ def test_an_existing_folder_is_not_touched_without_leave(model, ct, tmp_path):
     for overwrite in (False, True):
         with pytest.raises(CalibUncertaintyError, match=r"exists already|not a Result folder"):
             segment(ct, model, tmp_path / "out", folds=[0], overwrite=overwrite)
-    assert (tmp_path / "out" / "precious.txt").read_text() == "mine"
+    assert (tmp_path / "out" / "precious.txt").read_text(encoding="utf-8") == "mine"
 
 
 def test_overwriting_replaces_an_earlier_result_only_when_the_new_one_is_whole(model, ct, tmp_path):
@@ -343,7 +343,7 @@ def test_an_option_out_of_range_is_refused_in_one_line(options, model, ct, tmp_p
 def test_a_folder_that_is_no_finished_result_is_not_opened(result, tmp_path):
     with pytest.raises(CalibUncertaintyError, match="not a Result folder"):
         Result.open(tmp_path)
-    content = json.loads((result.folder / "result.json").read_text())
+    content = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
     wrong = (({"status": "running"}, "finished"), ({"schema_version": 99}, "version"), ({"schema": "x"}, "not a Result"))
     for change, said in wrong:
         (tmp_path / "result.json").write_text(json.dumps({**content, **change}))

@@ -49,7 +49,7 @@ def assert_equal_to_stock(model, ct, folder, folds=(0, 1), mirroring=True) -> Re
     np.testing.assert_allclose(ours.GetOrigin(), stock.GetOrigin(), atol=1e-3)
     np.testing.assert_allclose(ours.GetDirection(), stock.GetDirection(), atol=1e-5)
     assert result.provenance["changed_labels"] == {"by_pooling": 0, "by_temperature": 0}
-    reader = json.loads((model / "plans.json").read_text())["image_reader_writer"]
+    reader = json.loads((model / "plans.json").read_text(encoding="utf-8"))["image_reader_writer"]
     if "Reorient" not in reader:  # those probabilities lie in other axes than the CT's
         assert_same_probabilities(result, probabilities)
     return result

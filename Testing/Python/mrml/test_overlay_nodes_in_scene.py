@@ -65,7 +65,7 @@ def test_a_structure_that_was_not_found_gets_no_segment(scene, ct, make_result):
 
 def test_a_ct_in_which_nothing_was_found_is_shown_without_distance_and_without_outlines(scene, ct, make_result):
     folder = make_result(ct).folder
-    content = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     content["maps"]["distance"]["file"] = None
     content["regions"] = []
     (folder / "result.json").write_text(json.dumps(content))
@@ -80,7 +80,7 @@ def test_a_ct_in_which_nothing_was_found_is_shown_without_distance_and_without_o
 
 def test_a_measure_that_one_member_cannot_give_is_not_offered(scene, ct, make_result):
     folder = make_result(ct).folder
-    content = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     mutual = next(entry for entry in content["maps"]["uncertainty"] if entry["measure"] == "mi")
     mutual.update(file=None, status="single_member", range=[0.0, 0.0])
     (folder / "result.json").write_text(json.dumps(content))

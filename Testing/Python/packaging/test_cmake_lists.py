@@ -75,7 +75,7 @@ def test_the_script_that_writes_the_lists_changes_only_the_lists(repository, tmp
         assert listed(tmp_path, module, "MODULE_PYTHON_SCRIPTS") == ["inner/b.py"]
         assert listed(tmp_path, module, "MODULE_PYTHON_RESOURCES") == ["inner/a.json"]
         rest = [
-            re.sub(r"^  [\w/.-]+\n", "", (root / module / "CMakeLists.txt").read_text(), flags=re.M)
+            re.sub(r"^  [\w/.-]+\n", "", (root / module / "CMakeLists.txt").read_text(encoding="utf-8"), flags=re.M)
             for root in (repository, tmp_path)
         ]
         assert rest[0] == rest[1]
@@ -116,7 +116,7 @@ def test_the_demo_model_lies_beside_the_library_once_installed(installed, reposi
 
 def test_the_modules_own_test_is_registered(installed):
     build, _ = installed
-    assert "CalibUncertainty.py" in (build / "registered_tests.txt").read_text().split()
+    assert "CalibUncertainty.py" in (build / "registered_tests.txt").read_text(encoding="utf-8").split()
 
 
 def test_the_installed_library_imports_by_itself(installed):

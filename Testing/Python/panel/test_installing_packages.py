@@ -56,7 +56,7 @@ def test_small_packages_go_through_pip_with_the_constraints(install, missing, mo
 
     def pip_install(requirements):
         calls.append(requirements)
-        assert "numpy==" in Path(requirements[-1]).read_text()
+        assert "numpy==" in Path(requirements[-1]).read_text(encoding="utf-8")
         state.clear()
 
     monkeypatch.setattr(slicer.util, "pip_install", pip_install)

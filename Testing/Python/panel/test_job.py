@@ -22,7 +22,7 @@ def ct_file(tmp_path):
 
 def is_alive(pid):
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
@@ -36,7 +36,7 @@ def test_a_run_reports_rising_progress_and_ends_with_a_folder_that_holds_a_resul
     assert np.all(np.diff(fractions) >= 0)
     assert [event.kind for event in events].count("result") == 1
     assert events[-1].kind == "result"
-    assert json.loads((job.folder / "result" / "result.json").read_text())["status"] == "complete"
+    assert json.loads((job.folder / "result" / "result.json").read_text(encoding="utf-8"))["status"] == "complete"
     assert any(event.kind == "warning" and "fake" in event.message for event in events)
 
 
@@ -59,7 +59,7 @@ def test_a_crash_gives_one_line_with_the_last_words_and_the_log_keeps_the_rest(r
     assert "\n" not in event.message
     assert "exit code 1" in event.message
     assert "CUDA out of memory" in event.message
-    assert "Traceback" in job.logPath.read_text()
+    assert "Traceback" in job.logPath.read_text(encoding="utf-8")
     assert "CUDA out of memory" in job.details()
 
 
@@ -73,7 +73,7 @@ def test_garbage_on_stdout_is_kept_in_the_log_and_ends_in_an_error(run_job):
     events = run_job.finish(job)
     assert events[-1].kind == "error"
     assert "without a result" in events[-1].message
-    assert "not json" in job.logPath.read_text()
+    assert "not json" in job.logPath.read_text(encoding="utf-8")
     assert all(len(line) <= 500 for line in job.tail)
 
 
@@ -103,10 +103,10 @@ def test_cancel_ends_the_child_of_the_child_within_a_second(run_job):
     job = run_job("tree")
     pids_file = job.folder / "pids.json"
     deadline = time.monotonic() + 10
-    while not pids_file.exists() or not pids_file.read_text():
+    while not pids_file.exists() or not pids_file.read_text(encoding="utf-8"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    pids = [job._process.pid, *json.loads(pids_file.read_text())]
+    pids = [job._process.pid, *json.loads(pids_file.read_text(encoding="utf-8"))]
     assert all(is_alive(pid) for pid in pids)
     began = time.monotonic()
     job.cancel()

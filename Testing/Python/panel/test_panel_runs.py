@@ -78,7 +78,7 @@ def test_remembering_the_model_chooses_no_other_one(panel, model, tmp_path):
     "damage", [{"labels": {"Organ": {"odd": 1}}}, {"labels": [], "channel_names": 3}, {"channel_names": {"x": "CT"}}]
 )
 def test_odd_model_files_end_in_one_sentence(panel, ct, model, damage, caplog):
-    content = json.loads((model / "dataset.json").read_text())
+    content = json.loads((model / "dataset.json").read_text(encoding="utf-8"))
     (model / "dataset.json").write_text(json.dumps({**content, **damage}))
     panel.ui.modelPathLineEdit.currentPath = ""
     panel.ui.modelPathLineEdit.currentPath = str(model)
@@ -141,7 +141,7 @@ def test_the_request_says_what_was_chosen(panel, ct, model, finish, tmp_path):
     panel.ui.roiComputedSlider.value = 9.0
     panel.ui.outputPathLineEdit.currentPath = str(tmp_path)
     panel.ui.runButton.click()
-    request = json.loads((panel.run.job.folder / "request.json").read_text())
+    request = json.loads((panel.run.job.folder / "request.json").read_text(encoding="utf-8"))
     arguments = request["arguments"]
     assert request["verb"] == "segment"
     assert arguments["model"] == str(model)

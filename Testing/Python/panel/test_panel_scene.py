@@ -43,7 +43,7 @@ def test_nothing_of_the_first_result_is_drawn_over_another_patient(finished, fin
 
 def test_a_result_with_a_region_of_interest_of_any_size_can_be_opened(finished):
     folder = finished.resultFolder
-    content = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     content["roi"]["distance_mm"] = 400.0
     (folder / "result.json").write_text(json.dumps(content))
     finished.showResult(folder, finished.parameterNode.ctVolume)

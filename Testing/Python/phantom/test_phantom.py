@@ -168,5 +168,5 @@ def test_the_command_line_writes_a_patient_that_can_be_read_back(tmp_path, capsy
     assert ct.array.shape == labels.array.shape
     assert ct.spacing_zyx == pytest.approx((6, 5, 5))
     assert len(list(tmp_path.glob("rater_*.nii.gz"))) == 3
-    assert json.loads((tmp_path / "phantom.json").read_text())["seed"] == 5
+    assert json.loads((tmp_path / "phantom.json").read_text(encoding="utf-8"))["seed"] == 5
     assert str(tmp_path) in capsys.readouterr().out

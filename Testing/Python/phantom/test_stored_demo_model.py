@@ -10,20 +10,20 @@ FOLDS = range(5)
 
 @pytest.mark.parametrize("other", ["calibration", "test", "demo"])
 def test_no_phantom_of_the_training_is_used_for_anything_else(demo_model, other):
-    seeds = json.loads((demo_model / "phantom_seeds.json").read_text())
+    seeds = json.loads((demo_model / "phantom_seeds.json").read_text(encoding="utf-8"))
     assert seeds[other]
     assert not set(seeds["training"]) & set(seeds[other])
 
 
 def test_the_seeds_stored_are_those_of_the_cases_it_was_trained_on(demo_model):
-    seeds = json.loads((demo_model / "phantom_seeds.json").read_text())
-    splits = json.loads((demo_model / "splits_final.json").read_text())
+    seeds = json.loads((demo_model / "phantom_seeds.json").read_text(encoding="utf-8"))
+    splits = json.loads((demo_model / "splits_final.json").read_text(encoding="utf-8"))
     cases = {case for split in splits for case in (*split["train"], *split["val"])}
     assert cases == {f"phantom_{seed}" for seed in seeds["training"]}
 
 
 def test_calibration_and_test_phantoms_differ(demo_model):
-    seeds = json.loads((demo_model / "phantom_seeds.json").read_text())
+    seeds = json.loads((demo_model / "phantom_seeds.json").read_text(encoding="utf-8"))
     assert not set(seeds["calibration"]) & set(seeds["test"])
 
 
@@ -59,7 +59,7 @@ def test_stock_nnunet_loads_it_and_finds_organs_in_a_patient_it_has_not_seen(dem
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
     from phantom import make_phantom
 
-    phantom = make_phantom(json.loads((demo_model / "phantom_seeds.json").read_text())["test"][0])
+    phantom = make_phantom(json.loads((demo_model / "phantom_seeds.json").read_text(encoding="utf-8"))["test"][0])
     predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False, tile_step_size=1)
     predictor.initialize_from_trained_model_folder(str(demo_model), tuple(FOLDS))
     image = phantom.ct.array[None].astype(np.float32)
