@@ -101,7 +101,8 @@ def _end_like_ctrl_c() -> dict:
         raise KeyboardInterrupt
 
     wanted = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    return {which: signal.signal(which, interrupt) for which in wanted}
+    # what was switched off stays off: `nohup` means that closing the terminal is to change nothing
+    return {which: signal.signal(which, interrupt) for which in wanted if signal.getsignal(which) != signal.SIG_IGN}
 
 
 def _segment(options: argparse.Namespace, progress: Progress, _) -> None:

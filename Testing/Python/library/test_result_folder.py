@@ -106,20 +106,23 @@ def test_what_a_killed_run_left_is_swept_and_what_a_living_one_has_is_not(model,
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")
-def test_closing_the_terminal_leaves_nothing(model, tmp_path):
-    ct = write_ct(tmp_path / "large.nii.gz", shape=(90, 120, 120))
+@pytest.mark.parametrize(("nohup", "ends_with"), [(False, 130), (True, 0)])
+def test_closing_the_terminal_leaves_nothing_unless_nohup_was_asked_for(nohup, ends_with, model, tmp_path):
+    ct = write_ct(tmp_path / "large.nii.gz", shape=(50, 60, 60) if nohup else (90, 120, 120))
     (tmp_path / "place").mkdir()
+    handler = signal.SIG_IGN if nohup else signal.SIG_DFL
     process = subprocess.Popen(
         [sys.executable, "-m", "CalibUncertaintyLib", "segment", str(ct), "--model", str(model), "--out",
          str(tmp_path / "place" / "out"), "--progress", "json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, handler),
     )  # fmt: skip
     for line in process.stdout:
         if "tile 2 of" in line:
             break
     process.send_signal(signal.SIGHUP)
     process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert list((tmp_path / "place").iterdir()) == []
+    assert process.returncode == ends_with
+    assert [path.name for path in (tmp_path / "place").iterdir()] == (["out"] if nohup else [])
 
 
 def test_large_arrays_lie_in_files_that_are_really_there(tmp_path):
