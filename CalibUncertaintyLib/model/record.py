@@ -174,7 +174,7 @@ class CalibrationRecord:
         for entry in candidates:
             differences = [_other_weights(entry, wanted), _other_mirroring(entry, mirroring), _other_mode(entry, mode)]
             if not any(differences):
-                limit = "" if entry.temperature_status == "ok" else f" at the limit of its fit ({entry.temperature_status})"
+                limit = "" if entry.temperature_status == "ok" else f", at its limit ({entry.temperature_status})"
                 return entry, (
                     f"calibrated on {len(entry.cases)} case{'s' if len(entry.cases) != 1 else ''} "
                     f"for {_folds_in_words(folds)}, temperature {entry.temperature:.3g}{limit}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import math
+import numbers
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,14 +17,14 @@ from ..calibration.temperature import FittedTemperature, TemperatureFit
 from ..errors import CalibUncertaintyError
 from ..evaluation.metrics import CalibrationMetrics, mean_over_cases
 from ..inference.members import MemberPredictor
-from ..inference.scratch import Scratch
-from ..model.folder import FINAL_CHECKPOINT, Fold, ModelFolder
+from ..model.folder import FINAL_CHECKPOINT, RECORD_NAME, Fold, ModelFolder
 from ..model.record import CalibrationEntry, CalibrationRecord
+from ..model.record_check import SCHEMA
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.threshold import ThresholdFit
 from .applied import MODES, AppliedCalibration, pooled_scores
-from .labelled import LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
+from .labelled import CaseScratch, LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
 from .maps import measure_names, measure_values
 from .options import is_number
 from .report import versions
@@ -48,7 +50,7 @@ class CalibrateOptions:
             raise CalibUncertaintyError(f"the ROI distance must lie above 0 and up to 1000 mm, got {self.roi_mm}")
         if not is_number(self.step_size, 0.05, 1):
             raise CalibUncertaintyError(f"the step size must lie between 0.05 and 1, got {self.step_size}")
-        if isinstance(self.bootstrap, bool) or not isinstance(self.bootstrap, int) or self.bootstrap < 0:
+        if isinstance(self.bootstrap, bool) or not isinstance(self.bootstrap, numbers.Integral) or self.bootstrap < 0:
             raise CalibUncertaintyError(
                 f"the number of bootstrap draws must be a whole number from 0 up, got {self.bootstrap}"
             )
@@ -81,10 +83,10 @@ def calibrate(
     refuse_doubtful_cases(listed, model, folds, progress)
     path = Path(os.path.realpath(out)) if out else model.record_path
     _check_record_file(path, model, folds)
-    predictor = MemberPredictor(
-        model, folds, chosen.device, chosen.mirroring, chosen.step_size, chosen.trust_checkpoint
-    )
     with _working_folder() as folder:
+        predictor = MemberPredictor(
+            model, folds, chosen.device, chosen.mirroring, chosen.step_size, chosen.trust_checkpoint
+        )
         voxels = collect_cases(listed, model, predictor, chosen.roi_mm, folder, progress)
         with progress.stage("fit", 0.9, 1.0, "fitting temperatures and thresholds"):
             entries = _fit(voxels, model, folds, predictor, chosen, progress)
@@ -113,18 +115,35 @@ def _check_record_file(path: Path, model: ModelFolder, folds: list[Fold]) -> Non
 
 
 def _readable_record(path: Path, model: ModelFolder, folds: list[Fold]) -> CalibrationRecord | None:
-    """The record that is there; None where there is none or it cannot be used. Raises where it is another model's."""
+    """The record that is there; None where there is none or it cannot be used. Raises where the file is anything else."""
     if not path.exists():
         return None
+    if path.is_dir():
+        raise CalibUncertaintyError(f"{path} is a folder; name the record's file with --out, as in {path / RECORD_NAME}")
     try:
         record = CalibrationRecord.read(path)
-    except CalibUncertaintyError:
+    except CalibUncertaintyError as error:
+        if not _was_a_record(path):
+            raise CalibUncertaintyError(f"{path} is not a calibration record; choose another --out") from error
         return None
     if record.is_of_another_model(model.fingerprint(folds)):
         raise CalibUncertaintyError(
             f"{path} is the record of another model ({record.model['name']}); choose another --out"
         )
     return record
+
+
+def _was_a_record(path: Path) -> bool:
+    """A record that is damaged or of another version, as against somebody's other file that was named by mistake."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CalibUncertaintyError(f"{path} cannot be read ({error.strerror}); choose another --out") from error
+    try:
+        document = json.loads(content)
+    except ValueError:  # cut short, or nothing left of it
+        return path.suffix == ".json" or SCHEMA.encode() in content
+    return isinstance(document, dict) and document.get("schema") == SCHEMA
 
 
 def _record_to_extend(path: Path, model: ModelFolder, folds: list[Fold], progress: Progress) -> CalibrationRecord:
@@ -134,7 +153,10 @@ def _record_to_extend(path: Path, model: ModelFolder, folds: list[Fold], progres
         number = 1
         while (aside := path.with_name(f"{path.name}.bak-{number}")).exists():
             number += 1
-        path.rename(aside)
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise CalibUncertaintyError(f"{path} cannot be set aside ({error.strerror}); choose another --out") from error
         progress.warn(
             f"The calibration record that was there is damaged or of another version; it was set aside as {aside}"
         )
@@ -144,15 +166,28 @@ def _record_to_extend(path: Path, model: ModelFolder, folds: list[Fold], progres
 @contextmanager
 def _working_folder() -> Iterator[Path]:
     """A temporary folder for logits; its own troubles are said in one line."""
+    remedy = "set TMPDIR to a folder on a disk with room and run again"
+    named = os.environ.get("TMPDIR")
+    # Python would take another place without a word
+    if named and not (os.path.isdir(named) and os.access(named, os.W_OK | os.X_OK)):
+        raise CalibUncertaintyError(f"the temporary folder {named} (TMPDIR) is not there or not writable; {remedy}")
     try:
-        with tempfile.TemporaryDirectory(prefix="calib-uncertainty-") as folder:
-            yield Path(folder)
+        place = tempfile.gettempdir()
+        holder = tempfile.TemporaryDirectory(prefix="calib-uncertainty-", ignore_cleanup_errors=True)
     except OSError as error:
-        place = os.environ.get("TMPDIR") or "the system's temporary folder"
-        reason = "is full" if error.errno == errno.ENOSPC else f"cannot be used ({error.strerror})"
-        raise CalibUncertaintyError(
-            f"{place} {reason}; set TMPDIR to a folder on a disk with room and run again"
-        ) from error
+        place = tempfile.tempdir or "of the system"
+        raise CalibUncertaintyError(f"the temporary folder {place} cannot be used ({error.strerror}); {remedy}") from error
+    with holder as folder:
+        try:
+            yield Path(folder)
+        except MemoryError as error:
+            raise CalibUncertaintyError(
+                "there is not enough memory to calibrate; close other programs, or take fewer folds or a smaller ROI"
+            ) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise CalibUncertaintyError(f"the disk of the temporary folder {place} is full; {remedy}") from error
 
 
 def collect_cases(
@@ -165,12 +200,12 @@ def collect_cases(
 ) -> list[RoiVoxels]:
     """Run the members on every case; what they say near the structures is kept in `folder`."""
     found = []
-    kept = Scratch(folder)
+    kept = CaseScratch(folder)
     for index, case in enumerate(cases):
         start, stop = 0.9 * index / len(cases), 0.9 * (index + 1) / len(cases)
         stage = progress.stage("cases", start, stop, f"case {case.id} ({index + 1} of {len(cases)})")
         with stage, tempfile.TemporaryDirectory(dir=folder) as passing:
-            found.append(collect(case, model, predictor, roi_mm, Scratch(Path(passing)), kept, progress))
+            found.append(collect(case, model, predictor, roi_mm, CaseScratch(Path(passing)), kept, progress))
     return found
 
 

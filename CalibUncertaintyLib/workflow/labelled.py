@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,18 +75,35 @@ def refuse_doubtful_cases(cases: list[LabelledCase], model: ModelFolder, folds: 
     doubled = sorted({name for name in ids if ids.count(name) > 1})
     if doubled:
         raise CalibUncertaintyError(f"the case {doubled[0]} is listed twice; list each case once")
+    trained = {fold: model.training_cases(fold) for fold in folds}
+    if None in trained.values():
+        progress.warn(
+            f"It is not known which cases the folds were trained on (no usable splits_final.json in {model.path}): make sure"
+            " these cases were held out"
+        )
     for fold in folds:
-        trained = model.training_cases(fold)
-        if trained is None:
-            progress.warn(
-                f"It is not known which cases fold {fold} was trained on (no splits_final.json in {model.path}); make sure that"
-                " these cases were held out"
-            )
-        seen = [name for name in ids if name in set(trained or [])]
+        seen = [name for name in ids if name in set(trained[fold] or [])]
         if seen:
             raise CalibUncertaintyError(
                 f"fold {fold} of {model.name} was trained on {', '.join(seen[:5])}{' and more' if len(seen) > 5 else ''};"
                 " give held-out cases only"
+            )
+
+
+class CaseScratch(Scratch):
+    """A Scratch that refuses in one line, with numbers, what its disk has no room for, before the hours of computing."""
+
+    def check_room(self, case: LabelledCase, sizes: Sequence[int]) -> None:
+        """Raise CalibUncertaintyError where arrays of these sizes in bytes do not fit into the memory share and the disk."""
+        left, needed = self._left, 0
+        for size in sizes:
+            fits = size <= left
+            left, needed = (left - size, needed) if fits else (left, needed + size)
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise CalibUncertaintyError(
+                f"case {case.id} needs about {needed / 1e9:.3g} GB in {self._folder}, {free / 1e9:.3g} GB free; set TMPDIR to"
+                " another disk"
             )
 
 
@@ -124,7 +143,7 @@ def read_reference(case: LabelledCase, ct: Volume, model: ModelFolder) -> np.nda
     unknown = [value for value in found.tolist() if value not in {0, *model.labels, *ignored}]
     if unknown:
         raise CalibUncertaintyError(
-            f"{case.labels} holds the label {unknown[0]:g}, which {model.name} does not have (it has 0 to {max(model.labels)})"
+            f"{case.labels} holds the label {unknown[0]:.12g}, which {model.name} does not have (it has 0 to {max(model.labels)})"
         )
     labels = reference.array.astype(np.int32)
     labels[np.isin(labels, ignored)] = -1
@@ -139,8 +158,8 @@ def _farthest_corner_voxels(reference: Volume, ct: Volume) -> float:
 
 
 def collect(
-    case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch,
-    kept: Scratch, progress: Progress,
+    case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: CaseScratch,
+    kept: CaseScratch, progress: Progress,
 ) -> RoiVoxels:  # fmt: skip
     """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
 
@@ -150,6 +169,10 @@ def collect(
     check_is_ct(volume, case.ct)
     reference = read_reference(case, volume, model)
     prepared = predictor.prepare(volume)
+    n_members = len(predictor.members)
+    if n_members > 1:
+        grid = prepared.data.shape[1:] if prepared.grid.separable else prepared.grid.ct_shape
+        passing.check_room(case, [_logit_bytes(predictor.n_classes, grid)] * n_members)
     opinions = Opinions.ask(predictor, prepared, passing, progress)
     frame, whole = prepared.frame, opinions.whole()
     predicted = np.zeros(whole.shape, np.int16)
@@ -178,13 +201,15 @@ def _where_labelled(pooled: np.ndarray, _members: list[np.ndarray]) -> tuple[np.
 
 def _gather(
     case: LabelledCase, opinions: Opinions, near: np.ndarray, near_prediction: np.ndarray, truth: np.ndarray,
-    scratch: Scratch,
+    scratch: CaseScratch,
 ) -> RoiVoxels:  # fmt: skip
     start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
     crop = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
     count, total = int(np.count_nonzero(near[crop])), int(np.count_nonzero(near))
     alone = len(opinions.members) == 1
     n_classes = opinions.n_classes
+    one = _logit_bytes(n_classes, (count,))
+    scratch.check_room(case, [one] if alone else [one, one * len(opinions.members)])
     pooled = scratch.array((n_classes, count), np.float16)
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
     labels, close = np.empty(count, np.int32), np.empty(count, bool)
@@ -201,6 +226,10 @@ def _gather(
         labels[part], close[part] = truth[window][mask], near_prediction[window][mask]
         done = part.stop
     return RoiVoxels(case, pooled, members, labels, close, total - count)
+
+
+def _logit_bytes(n_classes: int, shape: Sequence[int]) -> int:
+    return n_classes * int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
 
 
 def _bounds(mask: np.ndarray) -> Box:
