@@ -43,7 +43,7 @@ class AppliedCalibration:
         if not self.calibrated:
             return f"NOT CALIBRATED: {self.reason}"
         named = ", ".join(str(fold) for fold in folds)
-        limit = "" if self.status == "ok" else f", at the limit of its fit ({self.status})"
+        limit = "" if self.status == "ok" else f", at its limit ({self.status})"
         members = f"fold{'s' if len(folds) > 1 else ''} {named}, {self.mode}"
         return f"Calibrated: temperature {self.temperature:.2f}{limit} ({members})"
 
