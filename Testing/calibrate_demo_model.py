@@ -17,12 +17,12 @@ from phantom import make_phantom, write_phantom
 
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.model.folder import ModelFolder
+from CalibUncertaintyLib.plain_json import plain
 from CalibUncertaintyLib.progress import TerminalProgress
 from CalibUncertaintyLib.workflow.applied import AppliedCalibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases, figures
 from CalibUncertaintyLib.workflow.labelled import LabelledCase
 from CalibUncertaintyLib.workflow.report import versions
-from CalibUncertaintyLib.workflow.writing import plain
 
 RESULTS = REPOSITORY / "Testing" / "Benchmarks" / "results" / "temperature_demo_model.json"
 

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..plain_json import plain
 from .record_check import SCHEMA, SCHEMA_VERSION, problem_in
 
 _MODEL_KEYS = ("name", "configuration", "trainer", "labels", "plans_sha256")
@@ -50,7 +51,7 @@ class CalibrationEntry:
         interval = values["temperature_interval"]
         if interval is not None and not all(math.isfinite(end) for end in interval):
             values["temperature_interval"] = None
-        return _plain(self.extra | values)
+        return plain(self.extra | values)
 
     @classmethod
     def from_json(cls, document: Mapping) -> CalibrationEntry:
@@ -110,7 +111,7 @@ class CalibrationRecord:
 
     def to_json(self) -> dict:
         """The document as it is stored."""
-        return _plain(self.extra | {
+        return plain(self.extra | {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
             "model": self.model,
@@ -265,19 +266,6 @@ def _key(entry: CalibrationEntry) -> tuple:
 def _labels(model: Mapping) -> dict[str, str]:
     """Labels with their numbers as text, as JSON has them."""
     return {str(index): str(name) for index, name in model["labels"].items()}
-
-
-def _plain(value):
-    """JSON values only: tuples and numpy numbers become lists and numbers, NaN and infinity null, keys text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _remove(path: Path) -> None:

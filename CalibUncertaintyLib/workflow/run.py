@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import CalibUncertaintyError
 from ..inference.members import MemberPredictor, PreparedCase
 from ..inference.opinions import Box, Opinions
 from ..inference.scratch import Scratch
@@ -70,10 +69,6 @@ class Run:
         self.threshold, self.threshold_source = self.threshold_of(self.options.measure)
         if self.options.threshold != "stored":
             self.threshold, self.threshold_source = float(self.options.threshold), "value"
-        if self.options.measure not in self.maps.measures:
-            raise CalibUncertaintyError(
-                f"{self.options.measure} compares several members and only one fold is used; choose more folds or another measure"
-            )
         self.regions: FoundRegions = find_regions(
             frame.to_volume(self.maps.measures[self.options.measure]), self.distance, self.label,
             frame.to_volume(self.maps.foreground), frame.to_volume(self.maps.measures["conf"]),

@@ -13,6 +13,7 @@ from ..reading import check_is_ct, check_volume
 from ..result import Result
 from ..volume import Volume
 from .applied import AppliedCalibration, choose_calibration
+from .maps import measure_names
 from .options import SegmentOptions
 from .report import write_result
 from .run import Run
@@ -42,6 +43,10 @@ def segment(
     _refuse_inputs_inside(out, ct, model)
     model.refuse_unsupported()
     folds = model.select_folds(chosen.folds)
+    if chosen.measure not in measure_names(len(folds)):
+        raise CalibUncertaintyError(
+            f"{chosen.measure} compares several members and only one fold is used; choose more folds or another measure"
+        )
     with progress.stage("read", 0.0, 0.02, "reading the CT"):
         volume, description = _read_ct(ct, chosen.series)
         warnings = [] if chosen.skip_ct_check else check_is_ct(volume, description)
@@ -89,6 +94,6 @@ def _warnings(model: ModelFolder, calibration: AppliedCalibration, predictor: Me
         )
     if model.channels[0].upper() != "CT":
         warnings.append(f"The model was trained on '{model.channels[0]}' images, not on CT")
-    if predictor.trainer not in ("", "nnUNetTrainer") and not predictor.trainer.startswith("nnUNetTrainer"):
+    if predictor.trainer and not predictor.trainer.startswith("nnUNetTrainer"):
         warnings.append(f"The model comes from a custom trainer ({predictor.trainer}); its plans' network was used")
     return warnings

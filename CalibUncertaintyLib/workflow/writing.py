@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..plain_json import plain
 from ..result import RESULT_FILE, RESULT_SCHEMA
 
 PARTIAL_SUFFIX = ".partial"
@@ -136,19 +136,6 @@ def check_space(out: Path, folder: Path, needed_bytes: int) -> None:
 def write_json(path: Path, content: dict) -> None:
     """JSON that other programs can read: numbers that are not finite become null."""
     path.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def plain(value):
-    """Nested values as JSON has them."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, str):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _in_words(out: Path, error: OSError) -> str:

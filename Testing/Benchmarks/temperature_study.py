@@ -17,12 +17,12 @@ from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.model.record import CalibrationRecord
+from CalibUncertaintyLib.plain_json import plain
 from CalibUncertaintyLib.progress import TerminalProgress
 from CalibUncertaintyLib.workflow.applied import MODES, AppliedCalibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases, figures
 from CalibUncertaintyLib.workflow.labelled import LabelledCase, refuse_doubtful_cases
 from CalibUncertaintyLib.workflow.report import versions
-from CalibUncertaintyLib.workflow.writing import plain
 
 
 def cases_of(data: Path, group: str, split: str) -> list[LabelledCase]:

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from listening import Listening
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
@@ -193,15 +194,6 @@ def test_an_ignored_label_is_left_out_of_the_fit(cases, tmp_path):
     ]
     whole, part = (entry.figures["before"]["pooled"]["n"] for entry in entries)
     assert part == pytest.approx(whole * 12 / 20, rel=0.02)
-
-
-class Listening(Progress):
-    def __init__(self):
-        super().__init__()
-        self.warnings = []
-
-    def warn(self, message):
-        self.warnings.append(message)
 
 
 def test_a_damaged_record_is_set_aside_and_said(model, cases, tmp_path):

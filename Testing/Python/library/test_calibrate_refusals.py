@@ -6,25 +6,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from listening import Listening
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.model.record import CalibrationRecord
-from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow import calibrate as calibrate_module
 from CalibUncertaintyLib.workflow.calibrate import CalibrateOptions, calibrate
 from CalibUncertaintyLib.workflow.labelled import CaseScratch, LabelledCase
-
-
-class Listening(Progress):
-    def __init__(self):
-        super().__init__()
-        self.warnings = []
-
-    def warn(self, message):
-        self.warnings.append(message)
 
 
 @pytest.fixture(scope="module")
