@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,19 +13,23 @@ from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from ..plain_json import plain
-from .record_check import SCHEMA, SCHEMA_VERSION, problem_in
+from .record_check import PLAIN_SCHEMA_VERSION, SCHEMA, SCHEMA_VERSION, problem_in
+from .record_match import difference, folds_of, folds_together, goes_beyond_folds, in_words, key_of, same_folds
 
 _MODEL_KEYS = ("name", "configuration", "trainer", "labels", "plans_sha256")
 
 
 @dataclass(frozen=True)
 class CalibrationEntry:
-    """The calibration of one set of members (folds, checkpoint, mirroring) pooled in one way.
+    """The calibration of one set of members (`MemberSet`) pooled in one way.
 
-    - `members`: {"folds": [...], "checkpoint": file name, "checkpoints": [{"fold", "checkpoint", "sha256"}], "mirroring": bool}
+    - `members`: {"folds": [...], "checkpoint": file name, "checkpoints": [{"fold", "checkpoint", "sha256"}], "mirroring": bool},
+      and where they are more than folds of one model: "flips": "members", "dropout" with "seed" and "insert_dropout", "models"
+      (then each checkpoint says which "model"), "duplicates" (checkpoints left out because they hold another's weights)
     - `mode`: "pool_logit" or "pool_prob"; `method`: "temperature"
     - `temperature` > 0 of the pooled probability, its 95 % interval (bootstrap over cases; None with one case) and status;
-      `member_temperature` > 0, shared by the members for expected entropy and mutual information (None: not fitted)
+      `member_temperature` > 0, shared by the members for expected entropy and mutual information (None: not fitted). A model
+      with regions has a list of each, one a region in the order of the model's label numbers' regions
     - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
     - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}
@@ -33,13 +38,13 @@ class CalibrationEntry:
 
     members: dict
     mode: str
-    temperature: float
+    temperature: float | Sequence[float]
     roi: dict
     cases: Sequence[str]
     method: str = "temperature"
-    temperature_interval: Sequence[float] | None = None
+    temperature_interval: Sequence | None = None
     temperature_status: str = "ok"
-    member_temperature: float | None = None
+    member_temperature: float | Sequence[float] | None = None
     figures: dict = field(default_factory=dict)
     thresholds: dict = field(default_factory=dict)
     created: str = field(default_factory=lambda: _now())
@@ -48,9 +53,7 @@ class CalibrationEntry:
     def to_json(self) -> dict:
         """Plain JSON values; NaN and infinite figures become null."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "extra"}
-        interval = values["temperature_interval"]
-        if interval is not None and not all(math.isfinite(end) for end in interval):
-            values["temperature_interval"] = None
+        values["temperature_interval"] = _known_interval(values["temperature_interval"])
         return plain(self.extra | values)
 
     @classmethod
@@ -113,7 +116,7 @@ class CalibrationRecord:
         """The document as it is stored."""
         return plain(self.extra | {
             "schema": SCHEMA,
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": SCHEMA_VERSION if any(map(_is_new, self.entries)) else PLAIN_SCHEMA_VERSION,
             "model": self.model,
             "entries": [entry.to_json() for entry in self.entries],
             "created": self.created,
@@ -146,39 +149,38 @@ class CalibrationRecord:
             ) from error
 
     def put(self, entry: CalibrationEntry) -> None:
-        """Add an entry, in place of the one with the same folds, checkpoint name, mirroring and mode; keep all others."""
-        kept = [other for other in self.entries if _key(other) != _key(entry)]
+        """Add an entry, in place of the one with the same folds, checkpoint names, flips, dropout and mode; keep all others."""
+        key = key_of(entry.members, entry.mode)
+        kept = [other for other in self.entries if key_of(other.members, other.mode) != key]
         self.entries = [*kept, entry]
 
     def find(self, fingerprint: Mapping, mode: str, mirroring: bool) -> tuple[CalibrationEntry | None, str]:
         """The entry made for exactly these members, or None and why not.
 
-        Nothing is guessed: another weight file, fold, label, configuration, mirroring or mode finds nothing.
+        Nothing is guessed: another weight file, fold, label, configuration, flip, dropout sample or mode finds nothing.
 
-        :param fingerprint: `ModelFolder.fingerprint` of the folds in use.
+        :param fingerprint: `MemberSet.fingerprint` (for folds of one model: `ModelFolder.fingerprint`) of the members in use.
         :param mode: "pool_logit" or "pool_prob".
-        :param mirroring: whether the run uses nnU-Net's mirroring.
+        :param mirroring: whether the run uses flips, inside each member or as members (then the fingerprint says so).
         :returns: the entry and a sentence that says what it is, or None and a sentence that names what differs.
         """
         reason = self._other_model(fingerprint)
         if reason:
             return None, reason
-        wanted = fingerprint["checkpoints"]
-        folds = [item["fold"] for item in wanted]
-        candidates = [entry for entry in self.entries if _same_folds(entry.members["folds"], folds)]
+        candidates = [entry for entry in self.entries if same_folds(entry.members, fingerprint)]
         if not candidates:
-            there = "; ".join(dict.fromkeys(_folds_in_words(entry.members["folds"]) for entry in self.entries))
+            there = "; ".join(dict.fromkeys(folds_together(entry.members["folds"]) for entry in self.entries))
             if not there:
                 return None, "the calibration record is empty"
-            return None, f"the model was calibrated for {there}, not for {_folds_in_words(folds)}"
+            return None, f"the model was calibrated for {there}, not for {folds_together(folds_of(fingerprint))}"
         closest, reason = -1, ""
         for entry in candidates:
-            differences = [_other_weights(entry, wanted), _other_mirroring(entry, mirroring), _other_mode(entry, mode)]
+            differences = [*difference(entry.members, fingerprint, mirroring), _other_mode(entry, mode)]
             if not any(differences):
                 limit = "" if entry.temperature_status == "ok" else f", at its limit ({entry.temperature_status})"
                 return entry, (
                     f"calibrated on {len(entry.cases)} case{'s' if len(entry.cases) != 1 else ''} "
-                    f"for {_folds_in_words(folds)}, temperature {entry.temperature:.3g}{limit}"
+                    f"for {in_words(entry.members)}, {_temperature_in_words(entry.temperature)}{limit}"
                 )
             agreements = differences.count("")
             if agreements > closest:
@@ -223,44 +225,28 @@ def find_calibration(
     return record.find(fingerprint, mode, mirroring)
 
 
-def _other_weights(entry: CalibrationEntry, wanted: Sequence[Mapping]) -> str:
-    stored = {str(item["fold"]): item for item in entry.members["checkpoints"]}
-    for item in wanted:
-        mine = stored[str(item["fold"])]
-        if mine["checkpoint"] != item["checkpoint"]:
-            return (f"the record was made with fold {item['fold']}'s {mine['checkpoint']}, "
-                    f"not with its {item['checkpoint']}")
-        if mine["sha256"] != item["sha256"]:
-            return (f"fold {item['fold']}'s weights (fold_{item['fold']}/{item['checkpoint']}) "
-                    "are not the ones this record was made with")
-    return ""
-
-
-def _other_mirroring(entry: CalibrationEntry, mirroring: bool) -> str:
-    if bool(entry.members["mirroring"]) == bool(mirroring):
-        return ""
-    made, asked = ("with", "without") if entry.members["mirroring"] else ("without", "with")
-    return f"the record was made {made} mirroring, and this run is {asked} it"
-
-
 def _other_mode(entry: CalibrationEntry, mode: str) -> str:
     return "" if entry.mode == mode else f"the record was made for folds pooled as {entry.mode}, not as {mode}"
 
 
-def _same_folds(first: Sequence, second: Sequence) -> bool:
-    return sorted(map(str, first)) == sorted(map(str, second))
+def _temperature_in_words(temperature: float | Sequence[float]) -> str:
+    if isinstance(temperature, list | tuple):
+        return f"temperatures {', '.join(f'{value:.3g}' for value in temperature)}"
+    return f"temperature {temperature:.3g}"
 
 
-def _folds_in_words(folds: Sequence) -> str:
-    names = [str(fold) for fold in folds]
-    if len(names) == 1:
-        return f"fold {names[0]} alone"
-    return f"folds {', '.join(names[:-1])} and {names[-1]} together"
+def _is_new(entry: CalibrationEntry) -> bool:
+    """Whether programs that know version 1 only would take this entry for something else."""
+    return isinstance(entry.temperature, list | tuple) or goes_beyond_folds(entry.members)
 
 
-def _key(entry: CalibrationEntry) -> tuple:
-    members = entry.members
-    return sorted(map(str, members["folds"])), members["checkpoint"], bool(members["mirroring"]), entry.mode
+def _known_interval(interval: Sequence | None) -> list | None:
+    """The interval, or of each region its own; None in place of one that was not found (NaN)."""
+    if interval is None:
+        return None
+    if all(isinstance(end, numbers.Real) for end in interval):
+        return list(interval) if all(math.isfinite(end) for end in interval) else None
+    return [_known_interval(of_region) for of_region in interval]
 
 
 def _labels(model: Mapping) -> dict[str, str]:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SCHEMA = "calib-uncertainty/calibration-record"
-SCHEMA_VERSION = 1
+# Version 2 has members beyond folds of one model, and temperatures of regions. A record without these is still written as 1.
+SCHEMA_VERSION, PLAIN_SCHEMA_VERSION = 2, 1
 STATUSES = ("ok", "separable", "uninformative")
 MODES = ("pool_logit", "pool_prob")
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0  # the range the fit searches; outside it maps overflow or say nothing
@@ -34,15 +35,15 @@ def problem_in(document: Any) -> str:
         return "schema_version must be a whole number"
     if version > SCHEMA_VERSION:
         return f"it was made by a newer version of CalibUncertainty (schema version {version}, known up to {SCHEMA_VERSION})"
-    if version < SCHEMA_VERSION:
-        return f"it was made by an older version of CalibUncertainty (schema version {version}, needed {SCHEMA_VERSION})"
+    if version < PLAIN_SCHEMA_VERSION:
+        return f"it was made by an older version of CalibUncertainty (schema version {version}, needed {PLAIN_SCHEMA_VERSION})"
     problem = _first_problem(document, "", _RECORD) or _first_problem(document["model"], "model.", _MODEL)
     for index, entry in enumerate(document["entries"] if not problem else ()):
-        problem = problem or _problem_in_entry(entry, f"entries[{index}]")
+        problem = problem or _problem_in_entry(entry, f"entries[{index}]", len(document["model"]["labels"]))
     return problem
 
 
-def _problem_in_entry(entry: Any, where: str) -> str:
+def _problem_in_entry(entry: Any, where: str, n_labels: int) -> str:
     if not isinstance(entry, Mapping):
         return f"{where} must be an object"
     problem = (
@@ -52,16 +53,44 @@ def _problem_in_entry(entry: Any, where: str) -> str:
     )
     if problem:
         return problem
-    members = entry["members"]
-    for index, checkpoint in enumerate(members["checkpoints"]):
-        problem = problem or _first_problem(checkpoint, f"{where}.members.checkpoints[{index}].", _CHECKPOINT)
+    problem = _problem_in_members(entry["members"], f"{where}.members") or _problem_in_lists(entry, where, n_labels)
     if problem:
         return problem
-    if sorted(str(item["fold"]) for item in members["checkpoints"]) != sorted(map(str, members["folds"])):
-        return f"{where}.members.checkpoints must name each of the folds once"
     for measure, threshold in entry["thresholds"].items():
         problem = problem or _first_problem(threshold, f"{where}.thresholds.{measure}.", _THRESHOLD)
     return problem
+
+
+def _problem_in_members(members: Mapping, where: str) -> str:
+    problem = ""
+    for name, checks in (("checkpoints", _CHECKPOINT), ("duplicates", _CHECKPOINT), ("models", _MODEL_OF_SEVERAL)):
+        for index, item in enumerate(members.get(name, ())):
+            problem = problem or _first_problem(item, f"{where}.{name}[{index}].", checks)
+    if problem:
+        return problem
+    if {str(item["fold"]) for item in members["checkpoints"]} != set(map(str, members["folds"])):
+        return f"{where}.checkpoints must name each of the folds and no other"
+    files = [(item.get("model", 0), str(item["fold"]), item["checkpoint"]) for item in members["checkpoints"]]
+    if len(set(files)) < len(files):
+        return f"{where}.checkpoints must name no checkpoint twice"
+    if max(model for model, _, _ in files) >= max(1, len(members.get("models", ()))):
+        return f"{where}.checkpoints must name models that are listed"
+    return ""
+
+
+def _problem_in_lists(entry: Mapping, where: str, n_labels: int) -> str:
+    """Temperatures of regions: one for each of the model's labels."""
+    for name in ("temperature", "member_temperature"):
+        if isinstance(entry[name], list) and len(entry[name]) != n_labels:
+            return f"{where}.{name} must be one number or as many as the model has labels ({n_labels}), got {len(entry[name])}"
+    interval, of_regions = entry["temperature_interval"], isinstance(entry["temperature"], list)
+    if interval is None:
+        return ""
+    if of_regions != (not _is_temperature(interval[0])):
+        return f"{where}.temperature_interval must be one where the temperature is one, and a list of them where it is a list"
+    if of_regions and len(interval) != n_labels:
+        return f"{where}.temperature_interval must have as many intervals as the model has labels ({n_labels})"
+    return ""
 
 
 def _first_problem(value: Any, prefix: str, checks: Mapping[str, tuple[bool, Check]]) -> str:
@@ -108,7 +137,22 @@ def _is_temperature(value: Any) -> bool:
 
 
 def _temperature(value: Any) -> str:
-    return "" if _is_temperature(value) else f"a number {_TEMPERATURE_RANGE}"
+    right = _is_temperature(value) or (isinstance(value, list) and value and all(map(_is_temperature, value)))
+    return "" if right else f"a number {_TEMPERATURE_RANGE}, or a list of such numbers for regions"
+
+
+def _whole_number(lowest: int) -> Check:
+    return lambda value: (
+        "" if isinstance(value, int) and not isinstance(value, bool) and value >= lowest else f"a whole number from {lowest} up"
+    )
+
+
+def _share(value: Any) -> str:
+    return "" if _is_number(value) and 0 < value < 1 else "a number between 0 and 1"
+
+
+def _several(value: Any) -> str:
+    return "" if isinstance(value, list) and len(value) > 1 else "a list of at least two"
 
 
 def _zero_or_above(value: Any) -> str:
@@ -120,10 +164,16 @@ def _sha256(value: Any) -> str:
 
 
 def _interval(value: Any) -> str:
+    if isinstance(value, list) and value and all(item is None or isinstance(item, list) for item in value):
+        return next(filter(None, map(_interval_of_one, value)), "")
+    return _interval_of_one(value)
+
+
+def _interval_of_one(value: Any) -> str:
     if value is None:
         return ""
     if not (isinstance(value, list) and len(value) == 2 and all(_is_temperature(end) for end in value)):
-        return f"null or two numbers {_TEMPERATURE_RANGE}"
+        return f"null or two numbers {_TEMPERATURE_RANGE}, or a list of such for regions"
     return "" if value[0] <= value[1] else "two numbers, lower end first"
 
 
@@ -176,8 +226,14 @@ _ENTRY = {
 }
 _MEMBERS = {
     "folds": (True, _folds), "checkpoint": (True, _text), "checkpoints": (True, _list), "mirroring": (True, _truth),
+    "flips": (False, _one_of("members")), "dropout": (False, _whole_number(1)),
+    "seed": (False, _whole_number(0)), "insert_dropout": (False, _share), "models": (False, _several),
+    "duplicates": (False, _list),
 }
-_CHECKPOINT = {"fold": (True, _fold), "checkpoint": (True, _text), "sha256": (True, _sha256)}
+_CHECKPOINT = {
+    "fold": (True, _fold), "checkpoint": (True, _text), "sha256": (True, _sha256), "model": (False, _whole_number(0)),
+}
+_MODEL_OF_SEVERAL = {"name": (True, _text), "plans_sha256": (True, _sha256)}
 _ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt"))}
 _THRESHOLD = {
     "value": (True, _zero_or_above), "unit": (True, _text), "mean_error_dice": (False, _or_null(_zero_or_above)),

@@ -244,7 +244,7 @@ def test_a_missing_file_and_a_folder_are_refused_in_one_line(tmp_path):
         CalibrationRecord.read(tmp_path)
 
 
-@pytest.mark.parametrize(("version", "named"), [(2, "newer version"), (0, "older version"), ("1", "whole number")])
+@pytest.mark.parametrize(("version", "named"), [(3, "newer version"), (0, "older version"), ("1", "whole number")])
 def test_a_record_of_another_schema_version_says_so(tmp_path, document, version, named):
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(document | {"schema_version": version}), encoding="utf-8")
@@ -253,6 +253,29 @@ def test_a_record_of_another_schema_version_says_so(tmp_path, document, version,
 
 
 # --- checking: the hand-written check and the schema file say the same -----------------------------------------------
+
+BETWEEN_VALUES = re.compile(
+    r"name each of the folds and no other|lower end first|no checkpoint twice|models that are listed|"
+    r"labels \(\d+\)|where it is a list"
+)
+
+
+def extended_document() -> dict:
+    """A record that uses every field: regions, two models, two checkpoints a fold, flips as members and inserted dropout."""
+    made = CalibrationRecord.for_model(fingerprint_of(0))
+    files = [
+        {"model": model, **item} for model in (0, 1) for name in (CHECKPOINT, "checkpoint_cycle_1.pth")
+        for item in checkpoints(0, checkpoint=name)
+    ]
+    members = {
+        "folds": [0], "checkpoint": "both", "checkpoints": files, "mirroring": True, "flips": "members", "dropout": 5, "seed": 3,
+        "insert_dropout": 0.25, "models": [{"name": name, "plans_sha256": "a" * 64} for name in "AB"],
+        "duplicates": checkpoints(0, checkpoint="checkpoint_cycle_2.pth"),
+    }
+    made.put(entry_for(0, members=members, temperature=[1.5, 2.0], temperature_interval=[[1.0, 2.0], None],
+                       member_temperature=[1.5, 2.5]))
+    return made.to_json()
+
 
 def schema_accepts(value, schema) -> bool:
     """A small JSON Schema validator: the keywords that the schema file uses, and no other."""
@@ -271,6 +294,7 @@ def schema_accepts(value, schema) -> bool:
         "minimum": lambda rule: not number or value >= rule,
         "maximum": lambda rule: not number or value <= rule,
         "exclusiveMinimum": lambda rule: not number or value > rule,
+        "exclusiveMaximum": lambda rule: not number or value < rule,
         "minItems": lambda rule: not types["array"] or len(value) >= rule,
         "maxItems": lambda rule: not types["array"] or len(value) <= rule,
         "uniqueItems": lambda rule: not types["array"] or len({json.dumps(item) for item in value}) == len(value),
@@ -321,15 +345,21 @@ def test_every_temperature_that_a_fit_can_find_passes_both_checks(document, temp
     assert schema_accepts(document, SCHEMA)
 
 
-def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document):
+@pytest.mark.parametrize("extended", [False, True])
+def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document, extended):
+    if extended:
+        document = extended_document()
+        assert problem_in(document) == ""
+
     values = [KeyError, None, True, -1, 0, 1, 1.5, "", "text", "all", "f" * 64, [], [1], [1, 1], [1, 2], ["a"], {}, {"1": "a"},
-              {"0": "a"}, {"1": 2}, {"²": "a"}, {"٣": "a"}, 1e-300, 0.04, 20.1, [1e-300, 1], [1, 21]]
+              {"0": "a"}, {"1": 2}, {"²": "a"}, {"٣": "a"}, 1e-300, 0.04, 20.1, [1e-300, 1], [1, 21], "members",
+              [[1, 2], None], [[1, 2], [2]], [1, [1]], 2]
     compared = refused = 0
     for place in places_in(document):
         for value in values:
             wrong = changed(document, place, value)
             # Rules between values, which a schema cannot state.
-            if problem_in(wrong).endswith(("must name each of the folds once", "lower end first")):
+            if BETWEEN_VALUES.search(problem_in(wrong)):
                 continue
             assert (problem_in(wrong) == "") == schema_accepts(wrong, SCHEMA), (place, value, problem_in(wrong))
             compared += 1
@@ -346,7 +376,7 @@ def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document):
     (("model", "labels"), {"²": "Mandible"}, "model.labels must be"),
     (("entries", 0, "temperature"), KeyError, "entries[0].temperature is missing"),
     (("entries", 0, "temperature_interval"), [2.2, 1.9], "entries[0].temperature_interval must be two numbers, lower end"),
-    (("entries", 0, "members", "folds"), [0, 1], "entries[0].members.checkpoints must name each of the folds once"),
+    (("entries", 0, "members", "folds"), [0, 1], "entries[0].members.checkpoints must name each of the folds and no other"),
     (("entries", 0, "members", "checkpoints", 2, "sha256"), "abc", "entries[0].members.checkpoints[2].sha256 must be a SHA"),
     (("entries", 0, "thresholds", "entropy", "value"), "high", "entries[0].thresholds.entropy.value must be a number"),
     (("entries", 0), 3, "entries[0] must be an object"),
