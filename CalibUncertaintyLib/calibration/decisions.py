@@ -45,3 +45,23 @@ def changed_by_temperature(before: np.ndarray, after: np.ndarray) -> int:
             np.copyto(value_after, after[index, part], where=higher)
         changed += int(np.count_nonzero(value_after < after[:, part].max(axis=0)))
     return changed
+
+
+def changed_by_region_temperatures(before: np.ndarray, after: np.ndarray) -> int:
+    """Number of voxels where a probability contradicts what its region's logit decided, of sigmoid heads.
+
+    A region is decided to hold where its logit is above 0. Contradicted is that by a probability below 0.5, its opposite by
+    one above 0.5. Exactly 0.5 is not counted: rounding to float32 makes it of log-odds below 1e-7.
+
+    :param before: (C, ...) logits before the temperatures, one region a channel.
+    :param after: (C, ...) probabilities after them, the same shape.
+    :raises ValueError: when the shapes differ.
+    Source: our definition.
+    """
+    before, after = np.asarray(before), np.asarray(after)
+    if before.shape != after.shape:
+        raise ValueError(f"arrays of different shapes: {before.shape} and {after.shape}")
+    contradicted = np.zeros(before.shape[1:], bool)
+    for logit, p in zip(before, after, strict=True):
+        contradicted |= np.where(logit > 0, p < 0.5, p > 0.5)
+    return int(np.count_nonzero(contradicted))

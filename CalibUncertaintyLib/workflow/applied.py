@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibration.decisions import changed_by_temperature
-from ..calibration.softmax import log_of_probabilities, softmax
-from ..calibration.temperature import TemperatureScaling
+from ..calibration.decisions import changed_by_region_temperatures, changed_by_temperature
+from ..calibration.softmax import log_odds_of_probabilities, log_of_probabilities, probabilities, softmax
 from ..errors import CalibUncertaintyError
 from ..model.folder import Fold, ModelFolder
+from ..model.heads import Heads
 from ..model.record import CalibrationRecord, find_calibration
 
 MODES = ("pool_logit", "pool_prob")
@@ -20,23 +20,41 @@ MODES = ("pool_logit", "pool_prob")
 
 @dataclass(frozen=True)
 class AppliedCalibration:
-    """Temperatures in use. `temperature` is of the pooled probability that is shown, `member_temperature` of each member."""
+    """Temperatures in use. `temperature` is of the pooled probability that is shown, `member_temperature` of each member.
+
+    `heads` None means softmax, with one temperature; sigmoid heads have one for each region, or one for all.
+    """
 
     mode: str
-    temperature: float = 1.0
-    member_temperature: float = 1.0
+    temperature: float | Sequence[float] = 1.0
+    member_temperature: float | Sequence[float] = 1.0
     calibrated: bool = False
     reason: str = ""
     record: str | None = None
-    interval: Sequence[float] | None = None
+    interval: Sequence | None = None
     thresholds: dict = field(default_factory=dict)
     status: str = "ok"
+    heads: Heads | None = None
 
-    def probabilities(self, pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, int]:
-        """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed."""
-        scores, before = pooled_scores(self.mode, pooled, members)
-        calibrated = TemperatureScaling(self.temperature).transform(scores)
-        return calibrated, before.argmax(axis=0), changed_by_temperature(before, calibrated)
+    @property
+    def sigmoid(self) -> bool:
+        """Whether the heads are regions, each with a probability of its own."""
+        return self.heads is not None and self.heads.sigmoid
+
+    def probabilities(
+        self, pooled: np.ndarray, mean_probability: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed.
+
+        pooled: (C, ...) mean logits of the members; mean_probability: (C, ...) mean of their probabilities at temperature 1,
+        which only `pool_prob` looks at; None where a single member's logits are the pool.
+        """
+        scores, before = pooled_scores(self.mode, self.heads, pooled, mean_probability)
+        calibrated = probabilities(scores, self.temperature, self.sigmoid)
+        if self.heads is not None and self.heads.sigmoid:
+            return calibrated, self.heads.label_of_logits(before), changed_by_region_temperatures(before, calibrated)
+        label = before.argmax(axis=0) if self.heads is None else self.heads.label_of(before)
+        return calibrated, label, changed_by_temperature(before, calibrated)
 
     def summary(self, folds: Sequence[Fold]) -> str:
         """One line for people."""
@@ -45,7 +63,7 @@ class AppliedCalibration:
         named = ", ".join(str(fold) for fold in folds)
         limit = "" if self.status == "ok" else f", at its limit ({self.status})"
         members = f"fold{'s' if len(folds) > 1 else ''} {named}, {self.mode}"
-        return f"Calibrated: temperature {self.temperature:.2f}{limit} ({members})"
+        return f"Calibrated: temperature {temperature_text(self.temperature)}{limit} ({members})"
 
     def to_json(self, folds: Sequence[Fold]) -> dict:
         """As it stands in result.json."""
@@ -53,28 +71,50 @@ class AppliedCalibration:
             "calibrated": self.calibrated,
             "mode": self.mode,
             "method": "temperature" if self.calibrated else None,
-            "temperature": self.temperature,
-            "temperature_interval": list(self.interval) if self.interval else None,
-            "member_temperature": self.member_temperature,
+            "temperature": _plain(self.temperature),
+            "temperature_interval": _plain(self.interval) if self.interval else None,
+            "member_temperature": _plain(self.member_temperature),
             "record": self.record,
             "reason": self.reason,
             "summary": self.summary(folds),
         }
 
 
-def pooled_scores(mode: str, pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """What a temperature divides, (C, ...), and what the label is the argmax of, (C, ...).
+def _plain(value: float | Sequence) -> float | list:
+    return value if np.isscalar(value) else [_plain(part) for part in value]
+
+
+def temperature_text(temperature: float | Sequence[float]) -> str:
+    """ "1.43", or "1.43, 0.98" of several regions, in their order."""
+    return ", ".join(f"{value:.2f}" for value in ([temperature] if np.isscalar(temperature) else temperature))
+
+
+def pooled_scores(
+    mode: str, heads: Heads | None, pooled: np.ndarray, mean_probability: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a temperature divides, (C, ...), and what decides on the label, (C, ...): its argmax, or for sigmoid heads z > 0.
 
     pool_logit: the mean logits, both times; labels are stock nnU-Net's. pool_prob: the logarithm of the mean of the members'
-    softmax, and that mean (Rahaman and Thiery 2021: pool, then calibrate).
+    softmax, and that mean; for sigmoid heads the log-odds of the mean, both times (Rahaman and Thiery 2021: pool, then
+    calibrate). A single member (mean_probability None) is its own mean.
     """
     if mode == "pool_logit":
         return pooled, pooled
-    mean = softmax(members[0])
-    for logits in members[1:]:
-        mean += softmax(logits)
-    mean /= len(members)
+    if heads is not None and heads.sigmoid:
+        scores = pooled if mean_probability is None else log_odds_of_probabilities(mean_probability)
+        return scores, scores
+    mean = softmax(pooled) if mean_probability is None else mean_probability
     return log_of_probabilities(mean), mean
+
+
+def mean_probability(members: Sequence[np.ndarray], heads: Heads | None = None) -> np.ndarray:
+    """Mean of the members' probabilities at temperature 1, (C, ...) float32, of their logits, (M, C, ...) or M times (C, ...)."""
+    sigmoid = heads is not None and heads.sigmoid
+    mean = probabilities(members[0], 1.0, sigmoid)
+    for logits in members[1:]:
+        mean += probabilities(logits, 1.0, sigmoid)
+    mean /= len(members)
+    return mean
 
 
 def choose_calibration(

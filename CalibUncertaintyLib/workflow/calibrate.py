@@ -23,7 +23,7 @@ from ..model.record_check import SCHEMA
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.threshold import ThresholdFit
-from .applied import MODES, AppliedCalibration, pooled_scores
+from .applied import MODES, AppliedCalibration, mean_probability, pooled_scores
 from .labelled import CaseScratch, LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
 from .maps import measure_names, measure_values
 from .options import is_number
@@ -220,8 +220,9 @@ def _fit(
     for index, voxels in enumerate(cases):
         for part in _parts(voxels.size):
             pooled, members, labels = voxels.pooled[:, part], voxels.members[..., part], voxels.labels[part]
+            mean = mean_probability(members)
             for mode in MODES:
-                fits[mode].add(voxels.case.id, pooled_scores(mode, pooled, members)[0], labels)
+                fits[mode].add(voxels.case.id, pooled_scores(mode, None, pooled, mean)[0], labels)
             shared.add(voxels.case.id, members, labels)
         progress.report(0.5 * (index + 1) / len(cases), "fitting temperatures")
     member = shared.fit(bootstrap=0)
@@ -269,7 +270,8 @@ def figures(cases: Sequence[RoiVoxels], calibration: AppliedCalibration) -> dict
     for voxels in cases:
         metrics = CalibrationMetrics(voxels.pooled.shape[0])
         for part in _parts(voxels.size):
-            p, _, by_temperature = calibration.probabilities(voxels.pooled[:, part], voxels.members[..., part])
+            mean = mean_probability(voxels.members[..., part]) if calibration.mode == "pool_prob" else None
+            p, _, by_temperature = calibration.probabilities(voxels.pooled[:, part], mean)
             metrics.add(p, voxels.labels[part])
             changed += by_temperature
         results.append(metrics.result())
@@ -293,7 +295,8 @@ def _thresholds(cases: list[RoiVoxels], calibration: AppliedCalibration, n_class
         for part in _parts(voxels.size):
             near = voxels.near_prediction[part]
             members = voxels.members[..., part][..., near]
-            p, label, _ = calibration.probabilities(voxels.pooled[:, part][:, near], members)
+            mean = mean_probability(members) if calibration.mode == "pool_prob" else None
+            p, label, _ = calibration.probabilities(voxels.pooled[:, part][:, near], mean)
             wrong = label != voxels.labels[part][near]
             for name, values in measure_values(p, members, calibration).items():
                 fits[name].add(voxels.case.id, values, wrong)

@@ -13,7 +13,7 @@ from ..inference.opinions import Box, Opinions
 from ..inference.scratch import Scratch
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES, MemberStatistics, confidence_complement, entropy, margin
-from .applied import AppliedCalibration
+from .applied import AppliedCalibration, mean_probability
 
 # Probabilities and measures are stored to this step: far below what calibration can promise, and it lets the noise of
 # millions of near-zero voxels be compressed away.
@@ -55,7 +55,8 @@ def make_maps(
     )
     for slab in opinions.slabs(box):
         inside = slab.inside
-        p, label, changed = calibration.probabilities(slab.pooled, slab.members)
+        mean = mean_probability(slab.members) if calibration.mode == "pool_prob" else None
+        p, label, changed = calibration.probabilities(slab.pooled, mean)
         maps.changed_by_temperature += changed
         if calibration.mode != "pool_logit":
             maps.changed_by_pooling += changed_labels(label, slab.pooled.argmax(axis=0))
@@ -100,7 +101,8 @@ def what_matters(calibration: AppliedCalibration):
     """
 
     def look(pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        highest = 1.0 - calibration.probabilities(pooled, members)[0][0]
+        mean = mean_probability(members) if calibration.mode == "pool_prob" else None
+        highest = 1.0 - calibration.probabilities(pooled, mean)[0][0]
         labelled = pooled.argmax(axis=0) != 0
         for logits in members:
             foreground = 1.0 - softmax(logits)[0]
