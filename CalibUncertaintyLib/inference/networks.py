@@ -1,0 +1,151 @@
+"""The network a model's plans, or its trainer, describe, and the weights of one member put into it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import pydoc
+import warnings
+from typing import TYPE_CHECKING
+
+from ..errors import CalibUncertaintyError
+from ..model.checkpoint import Checkpoint
+from ..model.folder import ModelFolder
+from .trainer_search import FoundTrainer
+
+if TYPE_CHECKING:
+    import torch
+
+# What a class or a function raises that is given what it does not know
+_BUILD_ERRORS = (ImportError, TypeError, KeyError, AttributeError, RuntimeError, ValueError, AssertionError, IndexError)
+
+
+def input_channels(model: ModelFolder, plans_manager, configuration_manager) -> int:
+    """Channels of the network's input: the images, and in a cascade one more for each foreground label of the previous stage."""
+    images = len(model.channels)
+    if configuration_manager.previous_stage_name is None:
+        return images
+    return images + len(plans_manager.get_label_manager(model.dataset).foreground_labels)
+
+
+def build_network(
+    model: ModelFolder, plans, configuration, n_channels: int, n_heads: int, trainer: FoundTrainer | None = None
+) -> torch.nn.Module:
+    """An untrained network as the trainer built it, or as the plans describe it where no trainer has a network of its own.
+
+    plans, configuration: nnU-Net's managers. trainer: see `find_trainer`. Deep supervision is off.
+    Raises CalibUncertaintyError naming the plans' architecture, or the trainer, that cannot be built.
+    """
+    if trainer is not None and trainer.has_own_network:
+        return _build_with_trainer(trainer, plans, configuration, n_channels, n_heads)
+    return _build_from_plans(model, configuration, n_channels, n_heads)
+
+
+def _build_from_plans(model: ModelFolder, configuration, n_channels: int, n_heads: int):
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    name = "architecture"
+    try:
+        name = configuration.network_arch_class_name
+        _refuse_other_classes(name)
+        with _quiet():
+            return get_network_from_plans(
+                name,
+                configuration.network_arch_init_kwargs,
+                configuration.network_arch_init_kwargs_req_import,
+                n_channels,
+                n_heads,
+                allow_init=False,
+                deep_supervision=False,
+            )
+    except _BUILD_ERRORS as error:
+        raise CalibUncertaintyError(
+            f"{model.path / 'plans.json'}: the network {name} cannot be built ({_one_line(error)});"
+            " install the package it comes from"
+        ) from error
+
+
+def _refuse_other_classes(name: str) -> None:
+    """plans.json may come from a stranger: only networks are called, not whatever else the name leads to."""
+    import torch
+
+    found = pydoc.locate(name)
+    if found is not None and not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
+        raise TypeError("it is no network of PyTorch")
+
+
+def _build_with_trainer(trainer: FoundTrainer, plans, configuration, n_channels: int, n_heads: int):
+    """As nnU-Net's own predictor asks a trainer: in the signature of 2.7 and later, or in that of 2.3 to 2.6."""
+    with trainer.loaded() as trainer_class:
+        try:
+            build = trainer_class.build_network_architecture
+            parameters = inspect.signature(build).parameters
+            if "dataset_json" in parameters:
+                raise TypeError("it wants dataset_json, as nnU-Net did until 2.2; give it the arguments of a newer one")
+            if "plans_manager" in parameters:
+                described = (plans, configuration)
+            else:
+                described = (
+                    configuration.network_arch_class_name,
+                    configuration.network_arch_init_kwargs,
+                    configuration.network_arch_init_kwargs_req_import,
+                )
+            with _quiet():
+                network = build(*described, n_channels, n_heads, enable_deep_supervision=False)
+        except Exception as error:  # somebody's own code: anything can be wrong in it
+            raise CalibUncertaintyError(
+                f"{trainer.file}: {trainer.name} cannot build its network ({_one_line(error)})"
+            ) from error
+    import torch
+
+    if not isinstance(network, torch.nn.Module):
+        raise CalibUncertaintyError(f"{trainer.file}: {trainer.name}.build_network_architecture gives no network")
+    return network
+
+
+def load_weights(
+    network: torch.nn.Module, checkpoint: Checkpoint, model: ModelFolder, trainer: FoundTrainer | None = None
+) -> None:
+    """Put a member's weights into the network; every one must have its place.
+
+    Raises CalibUncertaintyError naming the checkpoint and, where a custom trainer may have changed the network, what to do.
+    """
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise CalibUncertaintyError(_misfit(checkpoint, model, trainer)) from error
+
+
+def _misfit(checkpoint: Checkpoint, model: ModelFolder, trainer: FoundTrainer | None) -> str:
+    if trainer is None or trainer.is_stock:
+        return (
+            f"{checkpoint.path} belongs to another network than {model.path / 'plans.json'} describes; copy the fold and the plans"
+            " of the same training"
+        )
+    if trainer.has_own_network:
+        return (
+            f"{checkpoint.path} belongs to another network than {trainer.name} in {trainer.file} builds; give the trainer's file"
+            " and the plans as they were when it was trained"
+        )
+    if trainer.file is not None:
+        return (
+            f"{checkpoint.path} belongs to another network than {model.path / 'plans.json'} describes, which its trainer"
+            f" {trainer.name} ({trainer.file}) uses unchanged; copy the fold and the plans of the same training"
+        )
+    return (
+        f"{checkpoint.path} was trained by {trainer.name}, whose network is another than {model.path / 'plans.json'} describes;"
+        " name the folder that holds the trainer's file with --trainers DIR (its code will be run)"
+    )
+
+
+@contextlib.contextmanager
+def _quiet():
+    """nnU-Net and its networks print and warn while they are built."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
