@@ -29,7 +29,7 @@ class CalibrationEntry:
     - `mode`: "pool_logit" or "pool_prob"; `method`: "temperature"
     - `temperature` > 0 of the pooled probability, its 95 % interval (bootstrap over cases; None with one case) and status;
       `member_temperature` > 0, shared by the members for expected entropy and mutual information (None: not fitted). A model
-      with regions has a list of each, one a region in the order of the model's label numbers' regions
+      with regions has a list of each, one a region in the order of dataset.json
     - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
     - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}

@@ -13,6 +13,7 @@ from ..calibration.softmax import log_odds_of_probabilities, log_of_probabilitie
 from ..errors import CalibUncertaintyError
 from ..model.folder import Fold, ModelFolder
 from ..model.heads import Heads
+from ..model.member_set import MemberSet, folds_in_words
 from ..model.record import CalibrationRecord, find_calibration
 
 MODES = ("pool_logit", "pool_prob")
@@ -56,16 +57,16 @@ class AppliedCalibration:
         label = before.argmax(axis=0) if self.heads is None else self.heads.label_of(before)
         return calibrated, label, changed_by_temperature(before, calibrated)
 
-    def summary(self, folds: Sequence[Fold]) -> str:
-        """One line for people."""
+    def summary(self, members: MemberSet | Sequence[Fold]) -> str:
+        """One line for people. members: the members in use, or the folds where they are no more than that."""
         if not self.calibrated:
             return f"NOT CALIBRATED: {self.reason}"
-        named = ", ".join(str(fold) for fold in folds)
         limit = "" if self.status == "ok" else f", at its limit ({self.status})"
-        members = f"fold{'s' if len(folds) > 1 else ''} {named}, {self.mode}"
-        return f"Calibrated: temperature {temperature_text(self.temperature)}{limit} ({members})"
+        named = members.describe() if isinstance(members, MemberSet) else folds_in_words(members)
+        several = "" if np.isscalar(self.temperature) or len(self.temperature) == 1 else "s"
+        return f"Calibrated: temperature{several} {temperature_text(self.temperature)}{limit} ({named}, {self.mode})"
 
-    def to_json(self, folds: Sequence[Fold]) -> dict:
+    def to_json(self, members: MemberSet | Sequence[Fold]) -> dict:
         """As it stands in result.json."""
         return {
             "calibrated": self.calibrated,
@@ -76,7 +77,7 @@ class AppliedCalibration:
             "member_temperature": _plain(self.member_temperature),
             "record": self.record,
             "reason": self.reason,
-            "summary": self.summary(folds),
+            "summary": self.summary(members),
         }
 
 
@@ -120,27 +121,39 @@ def mean_probability(members: Sequence[np.ndarray], heads: Heads | None = None) 
 def choose_calibration(
     model: ModelFolder, folds: list[Fold], mirroring: bool, mode: str, wanted: str | Path = "auto"
 ) -> AppliedCalibration:
-    """The calibration for these members: of the record beside the model (auto), none, or of a record file.
+    """`calibration_of` folds of one model; what the panel asks before a run."""
+    return calibration_of(MemberSet.choose(model, folds, flips="mean" if mirroring else "off"), mode, wanted)
+
+
+def calibration_of(
+    members: MemberSet, mode: str, wanted: str | Path = "auto", heads: Heads | None = None
+) -> AppliedCalibration:
+    """The calibration for these members: of the record beside their (first) model (auto), none, or of a record file.
 
     A record beside the model that does not fit leaves the result uncalibrated, and `reason` says why. A record that was asked
     for by name and does not fit raises CalibUncertaintyError.
     """
     if str(wanted) == "none":
-        return AppliedCalibration(mode, reason="calibration was switched off for this run")
-    fingerprint = model.fingerprint(folds)
+        return AppliedCalibration(mode, reason="calibration was switched off for this run", heads=heads)
+    fingerprint, first = members.fingerprint(), members.models[0]
     if str(wanted) == "auto":
-        path = model.record_path
-        entry, reason = find_calibration(path, fingerprint, mode, mirroring)
+        path = first.record_path
+        entry, reason = find_calibration(path, fingerprint, mode, members.mirroring)
     else:
         path = Path(wanted)
-        entry, reason = CalibrationRecord.read(path).find(fingerprint, mode, mirroring)
+        entry, reason = CalibrationRecord.read(path).find(fingerprint, mode, members.mirroring)
         if entry is None:
             raise CalibUncertaintyError(
-                f"{path} does not fit {model.path}: {reason}; calibrate it, or --calibration none"
+                f"{path} does not fit {first.path}: {reason}; calibrate it, or --calibration none"
             )
     if entry is None:
-        return AppliedCalibration(mode, reason=reason)
+        return AppliedCalibration(mode, reason=reason, heads=heads)
+    of_members = entry.temperature if entry.member_temperature is None else entry.member_temperature
     return AppliedCalibration(
-        mode, float(entry.temperature), float(entry.member_temperature or entry.temperature), True, reason, str(path),
-        entry.temperature_interval, dict(entry.thresholds), entry.temperature_status,
+        mode, _numbers(entry.temperature), _numbers(of_members), True, reason, str(path),
+        entry.temperature_interval, dict(entry.thresholds), entry.temperature_status, heads,
     )  # fmt: skip
+
+
+def _numbers(temperature: float | Sequence[float]) -> float | tuple[float, ...]:
+    return float(temperature) if np.isscalar(temperature) else tuple(float(value) for value in temperature)
