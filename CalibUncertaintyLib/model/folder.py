@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from .folder_check import check_labels, check_plans, is_whole_number, label_number, settings_of
+from .heads import Heads
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 RECORD_NAME = "calibration.json"
@@ -63,9 +65,19 @@ class ModelFolder:
 
     @property
     def labels(self) -> dict[int, str]:
-        """Foreground structures {1: "Brainstem", ...}; those that are regions of several labels are not among them."""
+        """Foreground structures by their number in the segmentation, in the order of the network's channels: {1: "Brainstem", ...}.
+
+        Of a model with regions {regions_class_order: region}; CalibUncertaintyError where dataset.json does not fit together.
+        """
+        if self.has_regions:
+            return dict(zip(self.heads.values, self.heads.names, strict=True))
         numbered = {name: label_number(value) for name, value in self.dataset["labels"].items() if name != "ignore"}
         return {value: name for name, value in sorted(numbered.items(), key=lambda i: i[1] or 0) if value}
+
+    @property
+    def heads(self) -> Heads:
+        """What the network's output channels mean. Raises CalibUncertaintyError where dataset.json does not fit together."""
+        return Heads.of(self.dataset["labels"], self.dataset.get("regions_class_order"), self.path / "dataset.json")
 
     @property
     def has_regions(self) -> bool:
@@ -82,7 +94,7 @@ class ModelFolder:
         names = self.dataset.get(key) or {"0": "CT"}
         if not isinstance(names, dict) or not all(is_whole_number(index) for index in names):
             raise CalibUncertaintyError(
-                f"{self.path / 'dataset.json'}: '{key}' does not number the channels as in {{\"0\": \"CT\"}};"
+                f'{self.path / "dataset.json"}: \'{key}\' does not number the channels as in {{"0": "CT"}};'
                 " it is not one of nnU-Net v2's, copy it again"
             )
         return [str(names[key]) for key in sorted(names, key=int)]
@@ -95,6 +107,61 @@ class ModelFolder:
     def checkpoint_path(self, fold: Fold, checkpoint: str = FINAL_CHECKPOINT) -> Path:
         """The checkpoint file of one fold (it need not exist)."""
         return self.path / f"fold_{fold}" / checkpoint
+
+    def checkpoints(self, fold: Fold) -> list[str]:
+        """File names of all checkpoints of a fold, checkpoint_final first and cycle2 before cycle10; [] without that fold."""
+        names = [file.name for file in (self.path / f"fold_{fold}").glob("*.pth") if file.is_file()]
+
+        def order(name: str) -> tuple:
+            parts = re.split(r"([0-9]+)", name)
+            return name != FINAL_CHECKPOINT, [int(part) if part.isdecimal() else part for part in parts]
+
+        return sorted(names, key=order)
+
+    @property
+    def previous_stage(self) -> str | None:
+        """The configuration whose segmentation a cascade takes as input, as in "3d_lowres"; None where there is none.
+
+        None too where only the checkpoint knows the configuration. Raises CalibUncertaintyError for damaged plans.
+        """
+        return (settings_of(self.plans, self.configuration, self.path / "plans.json") or {}).get("previous_stage")
+
+    def previous_model(self, path: str | Path | None = None) -> ModelFolder:
+        """The model of a cascade's previous stage: the folder beside this one, or the one that the user names.
+
+        Raises CalibUncertaintyError when this model has no previous stage, and when that one is missing or is another.
+        """
+        stage = self.previous_stage
+        if stage is None:
+            raise CalibUncertaintyError(
+                f"{self.name} ({self.configuration}) has no previous stage; leave --previous out"
+            )
+        if path is None:
+            parts = self.path.name.split("__")
+            beside = self.path.with_name("__".join([*parts[:-1], stage]))
+            if len(parts) != 3 or not beside.is_dir():
+                missing = f"{beside} does not exist" if len(parts) == 3 else "its folder was renamed"
+                raise CalibUncertaintyError(
+                    f"{self.path} is the second stage of a cascade and needs the model {stage} of the same training; {missing}:"
+                    " copy it there, or name it with --previous DIR"
+                )
+            path = beside
+        model = ModelFolder.open(path)
+        if model.configuration not in ("", stage):
+            raise CalibUncertaintyError(
+                f"{model.path} is a model {model.configuration}; the cascade {self.path.name} needs {stage} as its previous stage"
+            )
+        for what, mine, theirs in (
+            ("labels", self.dataset["labels"], model.dataset["labels"]),
+            ("regions_class_order", self.dataset.get("regions_class_order"), model.dataset.get("regions_class_order")),
+            ("input channels", self.channels, model.channels),
+        ):
+            if mine != theirs:
+                raise CalibUncertaintyError(
+                    f"{model.path} cannot be the previous stage of {self.path.name}: their {what} differ ({theirs} and {mine});"
+                    " name the one of the same training"
+                )
+        return model
 
     def select_folds(self, folds: str | Fold | list[Fold] | tuple[Fold, ...] = "all") -> list[Fold]:
         """Folds to use, in the order asked for; "all" means every numbered fold, or fold_all where it is the only one.
@@ -143,37 +210,32 @@ class ModelFolder:
             return None
 
     def refuse_unsupported(self) -> None:
-        """Raise CalibUncertaintyError that names what this version cannot run."""
-        if len(self.channels) != 1:
-            raise CalibUncertaintyError(
-                f"{self.name} wants {len(self.channels)} input channels ({', '.join(self.channels)}); this version runs"
-                " models with a single CT channel"
-            )
+        """Raise CalibUncertaintyError, one line, that names what in the folder this version cannot run or what is damaged."""
+        channels = self.channels
         if self.has_regions:
-            raise CalibUncertaintyError(
-                f"{self.name} predicts overlapping regions; this version runs models with plain labels"
-            )
-        check_labels(self.dataset["labels"], self.path / "dataset.json")
+            _ = self.heads
+        else:
+            check_labels(self.dataset["labels"], self.path / "dataset.json")
         settings = settings_of(self.plans, self.configuration, self.path / "plans.json")
-        if (settings or {}).get("previous_stage") or self.configuration.endswith("cascade_fullres"):
-            raise CalibUncertaintyError(
-                f"{self.name} is the second stage of a cascade ({self.configuration}); this version runs models without a"
-                " previous stage: choose the 3d_fullres or 2d model"
-            )
-        check_plans(self.plans, settings, self.path / "plans.json")
+        check_plans(self.plans, settings, len(channels), self.path / "plans.json")
 
-    def describe(self, folds: str | list[Fold] = "all") -> list[str]:
-        """Plain sentences about what is in the folder, for a panel or a terminal."""
-        shown = ", ".join(self.labels.values()) or ", ".join(self.dataset["labels"])
-        lines = [
-            f"{self.name}, {self.configuration or 'configuration named in the checkpoints'}",
-            f"Structures ({len(self.labels)}): {shown}",
-            f"Folds: {', '.join(str(fold) for fold in self.folds)}",
-        ]
+    def describe(self, folds: str | list[Fold] = "all", previous: str | Path | None = None) -> list[str]:
+        """Plain sentences about what is in the folder, for a panel or a terminal. previous: see `previous_model`."""
+        lines = [f"{self.name}, {self.configuration or 'configuration named in the checkpoints'}"]
         try:
-            lines.append(f"Input: {', '.join(self.channels)}")
+            names = list(self.labels.values()) or list(self.dataset["labels"])
+            kind = "Regions that may overlap" if self.has_regions else "Structures"
+            lines.append(f"{kind} ({len(self.labels)}): {', '.join(names)}")
+            lines.append(f"Folds: {', '.join(str(fold) for fold in self.folds)}")
+            channels = self.channels
+            count = f" ({len(channels)} images, in this order)" if len(channels) > 1 else ""
+            lines.append(f"Input: {', '.join(channels)}{count}")
             self.refuse_unsupported()
             self.select_folds(folds)
+            if self.previous_stage is not None:
+                model = self.previous_model(previous)
+                model.refuse_unsupported()
+                lines.append(f"Second stage of a cascade; {self.previous_stage} is run first: {model.path}")
         except CalibUncertaintyError as error:
             lines.append(f"Cannot be run: {error}")
         return lines

@@ -14,6 +14,8 @@ from ..errors import CalibUncertaintyError
 
 _REMEDY = "it is not one of nnU-Net v2's, copy it again from where the model was trained"
 _INTENSITIES = ("mean", "std", "percentile_00_5", "percentile_99_5")  # what nnU-Net's CTNormalization reads
+# Those that give one 3D volume of scalars an image; nnU-Net's others read photographs and TIFF stacks
+VOLUME_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient")
 _NEEDED_SETTINGS = ("spacing", "patch_size", "normalization_schemes")
 
 
@@ -75,29 +77,73 @@ def settings_of(plans: dict, configuration: str, path: Path) -> dict | None:
     return {key: value for _, settings in reversed(chain) for key, value in settings.items()}
 
 
-def check_plans(plans: dict, settings: dict | None, path: Path) -> None:
-    """Refuse plans that lack what a single-channel model needs: the order of the axes, intensities and a network's settings."""
+def check_plans(plans: dict, settings: dict | None, n_channels: int, path: Path) -> None:
+    """Refuse plans that lack what inference needs, or that ask for what only pictures of other kinds need.
+
+    Needed: the order of the axes, and for each input channel its intensities and normalisation. settings: see `settings_of`.
+    """
     transpose = plans.get("transpose_forward")
-    if not (isinstance(transpose, list) and all(type(axis) is int for axis in transpose) and sorted(transpose) == [0, 1, 2]):
+    if not (
+        isinstance(transpose, list) and all(type(axis) is int for axis in transpose) and sorted(transpose) == [0, 1, 2]
+    ):
         raise CalibUncertaintyError(f"{path}: 'transpose_forward' is {transpose!r}, not an order of 0, 1, 2; {_REMEDY}")
+    reader = plans.get("image_reader_writer", VOLUME_READERS[0])
+    if reader not in VOLUME_READERS:
+        raise CalibUncertaintyError(
+            f"{path}: the model reads its images with {reader}; this program runs models for volumes that"
+            f" {' or '.join(VOLUME_READERS)} reads"
+        )
+    if plans.get("label_manager", "LabelManager") != "LabelManager":
+        raise CalibUncertaintyError(
+            f"{path}: the model's labels are managed by {plans['label_manager']}, which is not nnU-Net's own; this program cannot"
+            " know what its outputs mean"
+        )
     key = "foreground_intensity_properties_per_channel"
     if key not in plans and "foreground_intensity_properties_by_modality" in plans:  # the name in nnU-Net 2.0
         key = "foreground_intensity_properties_by_modality"
-    channels = plans.get(key)
-    channel = channels.get("0") if isinstance(channels, dict) else None
-    if not isinstance(channel, dict):
-        raise CalibUncertaintyError(f"{path}: '{key}' says nothing of channel 0; {_REMEDY}")
-    if settings is None:
-        return
+    intensities = plans.get(key) if isinstance(plans.get(key), dict) else {}
+    for channel in range(n_channels):
+        if not isinstance(intensities.get(str(channel)), dict):
+            raise CalibUncertaintyError(f"{path}: '{key}' says nothing of channel {channel}; {_REMEDY}")
+    if settings is not None:
+        _check_settings(plans, settings, n_channels, path)
+        _check_normalisation(settings["normalization_schemes"], intensities, n_channels, key, path)
+
+
+def _check_settings(plans: dict, settings: dict, n_channels: int, path: Path) -> None:
     missing = [name for name in _NEEDED_SETTINGS if not isinstance(settings.get(name), list)]
     if not {"architecture", "UNet_class_name"} & settings.keys():  # the second: plans before nnU-Net 2.3
         missing.append("architecture")
     if missing:
         raise CalibUncertaintyError(f"{path}: the configuration has no '{missing[0]}'; {_REMEDY}")
-    if "CTNormalization" in settings["normalization_schemes"]:
-        wrong = [name for name in _INTENSITIES if not _is_finite(channel.get(name))]
+    for name in ("normalization_schemes", "use_mask_for_norm"):
+        if isinstance(settings.get(name), list) and len(settings[name]) < n_channels:
+            raise CalibUncertaintyError(
+                f"{path}: '{name}' has {len(settings[name])} entries for {n_channels} input channels; {_REMEDY}"
+            )
+    stage = settings.get("previous_stage")
+    if stage is not None and (not isinstance(stage, str) or not isinstance(plans["configurations"].get(stage), dict)):
+        raise CalibUncertaintyError(f"{path}: there is no configuration {stage!r} for 'previous_stage'; {_REMEDY}")
+    seen = []
+    while stage:
+        if stage in seen:
+            raise CalibUncertaintyError(f"{path}: the stages of the cascade go round in a circle ({stage}); {_REMEDY}")
+        seen.append(stage)
+        stage = (settings_of(plans, stage, path) or {}).get("previous_stage")
+
+
+def _check_normalisation(schemes: list, intensities: dict, n_channels: int, key: str, path: Path) -> None:
+    for channel, scheme in enumerate(schemes[:n_channels]):
+        if scheme == "RGBTo01Normalization":
+            raise CalibUncertaintyError(
+                f"{path}: channel {channel} is a colour of photographs (RGBTo01Normalization); this program runs models for CT"
+            )
+        if scheme != "CTNormalization":
+            continue
+        of_channel = intensities[str(channel)]
+        wrong = [name for name in _INTENSITIES if not _is_finite(of_channel.get(name))]
         if wrong:
-            raise CalibUncertaintyError(f"{path}: '{key}' has no number '{wrong[0]}' for channel 0; {_REMEDY}")
+            raise CalibUncertaintyError(f"{path}: '{key}' has no number '{wrong[0]}' for channel {channel}; {_REMEDY}")
 
 
 def _is_finite(value: Any) -> bool:
