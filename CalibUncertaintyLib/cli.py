@@ -12,9 +12,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .cli_options import parser_of
 from .errors import CalibUncertaintyError, Cancelled
 from .progress import JsonProgress, Progress, QuietProgress, TerminalProgress
-from .version import __version__
 
 OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, use fewer folds or the CPU"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_CANCELLED = 0, 1, 2, 130
@@ -22,7 +22,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_CANCELLED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     answers = sys.stdout
     as_json = getattr(options, "progress", "bar") == "json"
     progress = (
@@ -110,7 +110,8 @@ def _segment(options: argparse.Namespace, progress: Progress, _) -> None:
     from .workflow.segment import segment
 
     chosen = {name: getattr(options, name) for name in SegmentOptions.names() if hasattr(options, name)}
-    result = segment(options.ct, options.model, options.out, progress=progress, **chosen)
+    ct, model = _one_or_several(options.ct), _one_or_several(options.model)
+    result = segment(ct, model, options.out, progress=progress, **chosen)
     if isinstance(progress, JsonProgress):
         progress.done(str(result.folder))
         return
@@ -158,31 +159,27 @@ def _known_arguments(verb: str) -> set[str]:
 
 def _calibrate(options: argparse.Namespace, progress: Progress, _) -> None:
     from .workflow.calibrate import CalibrateOptions, calibrate
+    from .workflow.info import temperature_in_words
 
     chosen = {name: getattr(options, name) for name in CalibrateOptions.names() if hasattr(options, name)}
-    path, entry = calibrate(options.cases, options.model, options.out, progress=progress, **chosen)
+    path, entry = calibrate(options.cases, _one_or_several(options.model), options.out, progress=progress, **chosen)
     if isinstance(progress, JsonProgress):
         progress.done(str(path))
         return
     before, after = entry.figures["before"]["per_case"], entry.figures["after"]["per_case"]
-    interval = entry.temperature_interval
-    shown = f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    progress.done(f"Temperature {entry.temperature:.3f}{shown}, from {len(entry.cases)} cases")
+    progress.done(f"{temperature_in_words(entry)}, from {len(entry.cases)} cases")
     for key, title in (("nll", "NLL"), ("ece_toplabel", "ECE (top label)")):
         progress.done(f"{title} on these cases: {before[key]:.4f} before, {after[key]:.4f} after")
     progress.done(f"Record: {path}")
 
 
 def _info(options: argparse.Namespace, _, answers) -> None:
-    from .model.folder import ModelFolder
-    from .workflow.applied import choose_calibration
+    from .workflow.info import describe
+    from .workflow.options import MemberOptions
 
-    model = ModelFolder.open(options.model)
-    folds = model.select_folds(options.folds)
-    lines = model.describe(folds)
-    calibration = choose_calibration(model, folds, options.mirroring, options.mode, options.calibration)
-    lines.append(calibration.summary(folds) + (f"; {calibration.reason}" if calibration.calibrated else ""))
-    print("\n".join(lines), file=answers)
+    chosen = {name: getattr(options, name) for name in MemberOptions.names() if hasattr(options, name)}
+    members = MemberOptions(**chosen).members_of(_one_or_several(options.model))
+    print("\n".join(describe(members, options.mode, options.calibration)), file=answers)
 
 
 def _picture(options: argparse.Namespace, _, answers) -> None:
@@ -194,148 +191,14 @@ def _picture(options: argparse.Namespace, _, answers) -> None:
     print(out, file=answers)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="calib-uncertainty",
-        description="Calibrated probabilities and uncertainty maps for nnU-Net v2 segmentation of CT. Not a medical device.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    verbs = parser.add_subparsers(title="verbs", required=True, metavar="VERB")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    shown = argparse.ArgumentParser(add_help=False)
-    shown.add_argument("--quiet", action="store_true", help="no progress bar; warnings and answers are still shown")
-    shown.add_argument(
-        "--progress", choices=["bar", "json"], default="bar", help="bar, or one JSON object a line on stdout"
-    )
-    members = argparse.ArgumentParser(add_help=False)
-    members.add_argument(
-        "--folds", nargs="+", default="all", metavar="FOLD", action=_Folds, help="fold numbers, or all (default)"
-    )
-    members.add_argument(
-        "--no-mirroring", dest="mirroring", action="store_false", help="without nnU-Net's test-time mirroring"
-    )
-    pooling = argparse.ArgumentParser(add_help=False)
-    pooling.add_argument(
-        "--mode",
-        choices=["pool_logit", "pool_prob"],
-        default="pool_logit",
-        help="pool_logit: labels as stock nnU-Net's (default); pool_prob: mean probability",
-    )
-    computing = argparse.ArgumentParser(add_help=False)
-    computing.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
-    computing.add_argument(
-        "--step-size", type=float, default=0.5, help="step of the sliding window, of the patch (default 0.5)"
-    )
-    computing.add_argument(
-        "--trust-checkpoint", action="store_true", help="read checkpoints that hold more than plain data"
-    )
-    _add_segment(verbs, [common, shown, members, pooling, computing])
-    _add_calibrate(verbs, [common, shown, members, computing])
-    info = verbs.add_parser(
-        "info", parents=[common, members, pooling], help="what is in a model folder, and is it calibrated"
-    )
-    info.add_argument("model", help="trained nnU-Net v2 folder")
-    info.add_argument("--calibration", default="auto", help="auto (default), none, or a record file")
-    info.set_defaults(verb=_info)
-    picture = verbs.add_parser("picture", parents=[common], help="a montage of slices of a Result")
-    picture.add_argument("result", help="Result folder")
-    picture.add_argument("--ct", required=True, help="the CT it was made from")
-    picture.add_argument("--out", help="PNG file (default: montage.png in the Result folder)")
-    picture.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
-    picture.set_defaults(verb=_picture)
-    run = verbs.add_parser("run", parents=[common, shown], help="a request file, as the Slicer panel writes it")
-    run.add_argument("request", help='JSON file {"verb": "segment", "arguments": {...}}')
-    run.set_defaults(verb=_run)
-    return parser
+def _one_or_several(given: str | Sequence[str]) -> str | Sequence[str]:
+    """A list of one is that one: what the library is told is what the user meant."""
+    return given[0] if not isinstance(given, str) and len(given) == 1 else given
 
 
-class _Folds(argparse.Action):
-    """`--folds 0 1`, `--folds all`; "all" among numbers is a mistake."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        if values == ["all"]:
-            setattr(namespace, self.dest, "all")
-        elif all(value.isdecimal() for value in values):
-            setattr(namespace, self.dest, [int(value) for value in values])
-        else:
-            parser.error(f"{option_string}: give fold numbers, or all")
-
-
-def _number_or_stored(text: str) -> float | str:
-    return text if text == "stored" else float(text)
-
-
-def _add_segment(verbs, parents) -> None:
-    segment = verbs.add_parser(
-        "segment", parents=parents, help="a CT to labels, calibrated probabilities and uncertainty maps"
-    )
-    segment.add_argument("ct", help="NIfTI, NRRD or MHA file, or a folder with a DICOM series")
-    segment.add_argument("--model", required=True, help="trained nnU-Net v2 folder")
-    segment.add_argument("--out", required=True, help="Result folder to make")
-    segment.add_argument("--overwrite", action="store_true", help="replace an earlier Result in --out")
-    segment.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
-    segment.add_argument(
-        "--calibration", default="auto", help="auto: the record beside the model (default); none; or a record file"
-    )
-    segment.add_argument(
-        "--roi",
-        dest="roi_mm",
-        type=float,
-        default=15.0,
-        metavar="MM",
-        help="how far from the structures regions are listed (default 15)",
-    )
-    segment.add_argument("--measure", default="entropy", help="measure the regions are made of (default entropy)")
-    segment.add_argument(
-        "--threshold",
-        type=_number_or_stored,
-        default="stored",
-        help="of that measure: a value, or the record's (default: stored)",
-    )
-    segment.add_argument(
-        "--min-region",
-        dest="min_region_ml",
-        type=float,
-        default=0.1,
-        metavar="ML",
-        help="smallest region listed, mL (default 0.1)",
-    )
-    segment.add_argument(
-        "--miss-probability",
-        type=float,
-        default=0.1,
-        help="probability beyond the ROI that is listed as a possible miss (default 0.1)",
-    )
-    segment.add_argument(
-        "--box-probability",
-        type=float,
-        default=0.01,
-        help="keep every place whose foreground probability exceeds this (default 0.01)",
-    )
-    segment.add_argument(
-        "--full-volume", action="store_true", help="maps of the whole CT instead of the box that matters"
-    )
-    segment.add_argument(
-        "--export", nargs="+", default=[], choices=["nifti"], help="nifti: every map on the full CT grid too"
-    )
-    segment.add_argument(
-        "--skip-ct-check", action="store_true", help="take the image even if its values are not like a CT's"
-    )
-    segment.set_defaults(verb=_segment)
-
-
-def _add_calibrate(verbs, parents) -> None:
-    calibrate = verbs.add_parser("calibrate", parents=parents, help="labelled held-out cases to a calibration record")
-    calibrate.add_argument("--model", required=True, help="trained nnU-Net v2 folder")
-    calibrate.add_argument(
-        "--cases", required=True, help="CSV with the columns id, ct, labels (paths relative to the CSV)"
-    )
-    calibrate.add_argument("--out", help="record file (default: calibration.json in the model folder)")
-    calibrate.add_argument(
-        "--roi", dest="roi_mm", type=float, default=15.0, metavar="MM", help="fit within this distance (default 15)"
-    )
-    calibrate.set_defaults(verb=_calibrate)
+def parser() -> argparse.ArgumentParser:
+    """The parser of the terminal."""
+    return parser_of({"segment": _segment, "calibrate": _calibrate, "info": _info, "picture": _picture, "run": _run})
 
 
 if __name__ == "__main__":

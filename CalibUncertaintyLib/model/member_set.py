@@ -50,7 +50,7 @@ class MemberSet:
         checkpoints: None for checkpoint_final.pth, file names, patterns such as "checkpoint_cycle*", or "all".
         Raises CalibUncertaintyError, one line naming the folder, fold, file or value that is wrong.
         """
-        _check_values(flips, dropout, seed, insert_dropout)
+        check_member_values(flips, dropout, seed, insert_dropout)
         given = [models] if isinstance(models, ModelFolder | str | Path) else list(models)
         opened = tuple(item if isinstance(item, ModelFolder) else ModelFolder.open(item) for item in given)
         if not opened:
@@ -229,7 +229,8 @@ def folds_in_words(folds: Sequence[Fold]) -> str:
     return f"fold {names[0]}" if len(names) == 1 else f"folds {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _check_values(flips: str, dropout: int, seed: int, insert_dropout: float | None) -> None:
+def check_member_values(flips: str, dropout: int, seed: int, insert_dropout: float | None) -> None:
+    """Refuse, in one line naming the value, what no member set can be made with."""
     if flips not in FLIPS:
         raise CalibUncertaintyError(f"flips '{flips}' is unknown; choose {', '.join(FLIPS[:-1])} or {FLIPS[-1]}")
     for name, value, meaning in (("dropout", dropout, "samples"), ("seed", seed, "the seed")):

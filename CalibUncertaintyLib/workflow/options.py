@@ -1,39 +1,101 @@
-"""What one may choose about a run of `segment`, and what of it is refused."""
+"""What one may choose about a run of `segment` or `calibrate`, and what of it is refused."""
 
 from __future__ import annotations
 
 import math
 import numbers
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from ..errors import CalibUncertaintyError
-from ..model.folder import Fold
+from ..model.folder import Fold, ModelFolder
+from ..model.member_set import MemberSet, check_member_values
 from ..uncertainty.measures import MEASURES
 from .applied import MODES
 
 EXPORTS = ("nifti",)
+PRECISIONS = ("stock", "bf16")
 
 
 @dataclass(frozen=True)
-class SegmentOptions:
-    """Everything one may choose about a run of `segment`, with its defaults.
+class MemberOptions:
+    """Which members are asked, and how they are computed; `segment` and `calibrate` share these.
 
-    folds: "all" or a list of folds. device: auto, cpu, cuda, cuda:1, mps. calibration: auto, none, or a record file.
-    mode: pool_logit (labels as stock nnU-Net's) or pool_prob. mirroring: nnU-Net's test-time mirroring. roi_mm: how far from the
+    folds: "all" or a list of folds, of each model. checkpoints: None for checkpoint_final.pth; file names, patterns such as
+    "checkpoint_cycle*", or "all", the same in every fold. flips: "mean" (nnU-Net's mirroring, averaged inside each member), "off",
+    or "members" (each flip a member). mirroring: False is an older name for flips="off". dropout: samples a network with its
+    dropout active, 0 for none; seed: of their random numbers; insert_dropout: rate in (0, 1) of dropout put into a network that
+    was trained without. device: auto, cpu, cuda, cuda:1, mps. precision: "stock" (as nnU-Net computes) or "bf16" (CPUs that have
+    it; how many labels differ is counted). step_size: of nnU-Net's sliding window, of the patch. trainers: folder with the files
+    of custom trainer classes; their code is run. previous: model folder of a cascade's first stage, where it does not lie beside
+    the second's. trust_checkpoint: read checkpoints that hold more than data.
+    """
+
+    folds: str | Sequence[Fold] = "all"
+    checkpoints: str | Sequence[str] | None = None
+    flips: str = "mean"
+    mirroring: bool = True
+    dropout: int = 0
+    seed: int = 0
+    insert_dropout: float | None = None
+    device: str = "auto"
+    precision: str = "stock"
+    step_size: float = 0.5
+    trainers: str | os.PathLike | None = None
+    previous: str | os.PathLike | None = None
+    trust_checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        check_member_values(self.flips, self.dropout, self.seed, self.insert_dropout)
+        rules = [
+            (
+                self.precision in PRECISIONS,
+                f"precision '{self.precision}' is unknown; choose {' or '.join(PRECISIONS)}",
+            ),
+            (is_number(self.step_size, 0.05, 1), f"the step size must lie between 0.05 and 1, got {self.step_size}"),
+            *truths(self, "mirroring", "trust_checkpoint"),
+            (
+                self.mirroring or self.flips != "members",
+                "flips as members and mirroring switched off contradict each other; choose one of them",
+            ),
+            (
+                self.trainers is None or Path(self.trainers).is_dir(),
+                f"{self.trainers} is not a folder; give the one that holds the trainer's .py file",
+            ),
+        ]
+        refuse_first(rules)
+        flips = self.flips if self.mirroring else "off"
+        object.__setattr__(self, "flips", flips)
+        object.__setattr__(self, "mirroring", flips != "off")
+
+    def members_of(self, model: ModelFolder | str | Path | Sequence[ModelFolder | str | Path]) -> MemberSet:
+        """The members that these options mean in one model folder, or in several together."""
+        return MemberSet.choose(
+            model, self.folds, self.checkpoints, self.flips, self.dropout, self.seed, self.insert_dropout
+        )
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The options' names."""
+        return [item.name for item in fields(cls)]
+
+
+@dataclass(frozen=True)
+class SegmentOptions(MemberOptions):
+    """Everything one may choose about a run of `segment`, with its defaults; see `MemberOptions` for the members.
+
+    calibration: auto, none, or a record file. mode: pool_logit (labels as stock nnU-Net's) or pool_prob. roi_mm: how far from the
     predicted structures uncertain regions are listed, mm. measure, threshold: what regions are made of; "stored" takes the
     record's threshold, or our default where there is none. min_region_ml: smaller regions are not listed. miss_probability:
     foreground probability beyond the ROI that is listed as a possible miss. box_probability: every place whose foreground
     probability can exceed this is kept in the maps. full_volume: maps of the whole CT. export: ("nifti",) writes every map on
-    the CT grid. overwrite: replace an earlier Result. series: DICOM SeriesInstanceUID. step_size: of nnU-Net's sliding
-    window. trust_checkpoint: read checkpoints that hold more than data. skip_ct_check: take any voxel values.
+    the CT grid. overwrite: replace an earlier Result. series: DICOM SeriesInstanceUID. skip_ct_check: take any voxel values.
     """
 
-    folds: str | Sequence[Fold] = "all"
-    device: str = "auto"
     calibration: str = "auto"
     mode: str = "pool_logit"
-    mirroring: bool = True
     roi_mm: float = 15.0
     measure: str = "entropy"
     threshold: str | float = "stored"
@@ -44,11 +106,10 @@ class SegmentOptions:
     export: Sequence[str] = ()
     overwrite: bool = False
     series: str | None = None
-    step_size: float = 0.5
-    trust_checkpoint: bool = False
     skip_ct_check: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         stored = [name for name in MEASURES if name != "entropy_k"]
         rules = [
             (self.mode in MODES, f"mode '{self.mode}' is unknown; choose {' or '.join(MODES)}"),
@@ -71,24 +132,28 @@ class SegmentOptions:
                 f"the probability of a miss must lie between the box probability ({self.box_probability}) and 1,"
                 f" got {self.miss_probability}",
             ),
-            (is_number(self.step_size, 0.05, 1), f"the step size must lie between 0.05 and 1, got {self.step_size}"),
             (
                 not isinstance(self.export, str) and set(self.export) <= set(EXPORTS),
                 f"export {self.export!r} is unknown; choose a list with 'nifti', or an empty one",
             ),
-            *(
-                (isinstance(getattr(self, name), bool), f"{name} must be true or false, got {getattr(self, name)!r}")
-                for name in ("mirroring", "full_volume", "overwrite", "trust_checkpoint", "skip_ct_check")
-            ),
+            *truths(self, "full_volume", "overwrite", "skip_ct_check"),
         ]
-        for holds, message in rules:
-            if not holds:
-                raise CalibUncertaintyError(message)
+        refuse_first(rules)
 
-    @classmethod
-    def names(cls) -> list[str]:
-        """The options' names."""
-        return [item.name for item in fields(cls)]
+
+def truths(options: object, *names: str) -> list[tuple[bool, str]]:
+    """Rules that these options are true or false, for `refuse_first`."""
+    return [
+        (isinstance(getattr(options, name), bool), f"{name} must be true or false, got {getattr(options, name)!r}")
+        for name in names
+    ]
+
+
+def refuse_first(rules: Sequence[tuple[bool, str]]) -> None:
+    """Raise CalibUncertaintyError with the message of the first rule that does not hold."""
+    for holds, message in rules:
+        if not holds:
+            raise CalibUncertaintyError(message)
 
 
 def is_number(value, low: float, high: float) -> bool:

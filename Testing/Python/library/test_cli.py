@@ -169,10 +169,10 @@ def test_info_says_what_is_in_a_model_and_whether_it_is_calibrated(model, capsys
 
 
 def test_the_terminal_and_python_have_the_same_defaults():
-    from CalibUncertaintyLib.cli import _parser
+    from CalibUncertaintyLib.cli import parser
     from CalibUncertaintyLib.workflow.options import SegmentOptions
 
-    parsed = vars(_parser().parse_args(["segment", "ct", "--model", "m", "--out", "o"]))
+    parsed = vars(parser().parse_args(["segment", "ct", "--model", "m", "--out", "o"]))
     defaults = SegmentOptions()
     different = {name for name in SegmentOptions.names() if parsed.get(name, ()) != getattr(defaults, name)}
     assert different <= {"export"}  # an empty list there, an empty tuple here

@@ -17,7 +17,7 @@ FLOORS = (
     MIDDLE,
     ("result",),
     ("workflow",),
-    ("cli",),
+    ("cli", "cli_options"),
     ("__main__",),
 )
 HEAVY = (
