@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,13 +18,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What inference needs of a checkpoint."""
+    """What inference needs of a checkpoint.
+
+    weights: they may be mapped from the file, which then must not be overwritten while they are held. mirroring_axes: of the
+    network's spatial axes; None where the checkpoint does not say. version: of the file, its size and time of change.
+    """
 
     path: Path
     weights: dict[str, torch.Tensor]
     trainer: str
     configuration: str
     mirroring_axes: tuple[int, ...] | None
+    version: tuple[int, int] = (0, 0)
+    trusted: bool = False
+
+    def without_weights(self) -> Checkpoint:
+        """The same less its weights: what to keep of many members, since `read_weights` gives them back in milliseconds."""
+        return replace(self, weights={})
+
+    def read_weights(self) -> dict[str, torch.Tensor]:
+        """The weights, from the file once more. Raises CalibUncertaintyError when the file is not the one that was read before."""
+        try:
+            changed = _version_of(self.path) != self.version
+        except OSError as error:
+            raise CalibUncertaintyError(f"{self.path} was there a moment ago and cannot be read now") from error
+        if changed:
+            raise CalibUncertaintyError(f"{self.path} was changed during the run (is it still training?); run again")
+        return load_checkpoint(self.path, self.trusted).weights
 
 
 def load_checkpoint(path: Path, trusted: bool = False) -> Checkpoint:
@@ -34,8 +56,9 @@ def load_checkpoint(path: Path, trusted: bool = False) -> Checkpoint:
     import torch
 
     try:
+        version = _version_of(path)
         with _numpy_data_allowed(torch):
-            content = torch.load(path, map_location="cpu", weights_only=not trusted)
+            content = _load(torch, path, trusted)
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL ([\w.]+)|class ([\w.]+)", str(error))
         if unsafe:
@@ -63,7 +86,61 @@ def load_checkpoint(path: Path, trusted: bool = False) -> Checkpoint:
         str(content.get("trainer_name", "")),
         str((content.get("init_args") or {}).get("configuration", "")),
         tuple(int(axis) for axis in axes) if axes is not None else None,
+        version,
+        trusted,
     )
+
+
+def _load(torch, path: Path, trusted: bool):
+    """Mapped from the file where possible: the optimizer's state, two thirds of it, is then never read, and weights only once."""
+    if zipfile.is_zipfile(path):  # not so: written before PyTorch 1.6, or truncated
+        try:
+            return torch.load(path, map_location="cpu", weights_only=not trusted, mmap=True)
+        except OSError:  # a file system that cannot map files
+            pass
+    return torch.load(path, map_location="cpu", weights_only=not trusted)
+
+
+def _version_of(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def same_weights(first: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two checkpoints hold the same network, value by value; files of different size can, too."""
+    import torch
+
+    return first.weights.keys() == other.weights.keys() and all(
+        torch.equal(weights, other.weights[name]) for name, weights in first.weights.items()
+    )
+
+
+def agreed_mirroring_axes(checkpoints: Sequence[Checkpoint], n_axes: int) -> tuple[int, ...]:
+    """The axes in which all of these may be mirrored; () for none. n_axes: how many spatial axes the network has.
+
+    Stock nnU-Net asks only the first fold. Raises CalibUncertaintyError naming two members that differ, or a wrong axis.
+    """
+    first = checkpoints[0]
+    for checkpoint in checkpoints:
+        axes, expected = set(checkpoint.mirroring_axes or ()), set(first.mirroring_axes or ())
+        if axes != expected:
+            raise CalibUncertaintyError(
+                f"{checkpoint.path} was trained with {_mirrorings(axes)} and {first.path} with {_mirrorings(expected)}; ask members"
+                " that agree, or turn flips off"
+            )
+        if not axes <= set(range(n_axes)):
+            raise CalibUncertaintyError(
+                f"{checkpoint.path} allows mirroring of axis {max(axes, key=abs)}, which its {n_axes}D network does not have;"
+                " copy the fold and the plans of the same training, or turn flips off"
+            )
+    return tuple(first.mirroring_axes or ())  # in its order: nnU-Net adds up the mirrored passes in it
+
+
+def _mirrorings(axes: set[int]) -> str:
+    if not axes:
+        return "no mirroring"
+    shown = ", ".join(str(axis) for axis in sorted(axes))
+    return f"mirroring of {'axis' if len(axes) == 1 else 'axes'} {shown}"
 
 
 def _damaged(path: Path) -> CalibUncertaintyError:

@@ -1,0 +1,118 @@
+"""Checkpoints: read with little memory, told apart by their values, and agreed on how they may be mirrored."""
+
+import os
+import pathlib
+
+import pytest
+import torch
+from tiny_model import plans, write_model
+
+from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.model.checkpoint import agreed_mirroring_axes, load_checkpoint, same_weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_model(tmp_path, plans(), folds=(0, 1))
+
+
+def path_of(folder, fold=0):
+    return folder / f"fold_{fold}" / "checkpoint_final.pth"
+
+
+def rewrite(path, change, **how):
+    content = torch.load(path, weights_only=True)
+    change(content)
+    path.unlink()
+    torch.save(content, path, **how)
+
+
+def test_only_the_weights_of_a_large_checkpoint_are_read(folder):
+    """A trained checkpoint is two thirds optimizer; none of it may cost memory."""
+
+    def resident():
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not pathlib.Path("/proc/self/statm").exists():
+        pytest.skip("resident memory is read from /proc")
+    rewrite(path_of(folder), lambda c: c.update(optimizer_state={"momentum": torch.ones(50_000_000)}))
+    load_checkpoint(path_of(folder, 1))
+    before = resident()
+    checkpoint = load_checkpoint(path_of(folder))
+    assert resident() - before < 20e6
+    stored = torch.load(path_of(folder), weights_only=True)["network_weights"]
+    assert checkpoint.weights.keys() == stored.keys()
+    assert all(torch.equal(checkpoint.weights[name], stored[name]) for name in stored)
+
+
+def test_the_format_before_pytorch_1_6_is_read_too(folder):
+    before = load_checkpoint(path_of(folder)).weights
+    rewrite(path_of(folder), lambda c: None, _use_new_zipfile_serialization=False)
+    after = load_checkpoint(path_of(folder)).weights
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_weights_are_given_back_from_the_same_file_only(folder):
+    light = load_checkpoint(path_of(folder)).without_weights()
+    assert light.weights == {}
+    assert light.read_weights().keys() == load_checkpoint(path_of(folder)).weights.keys()
+    rewrite(path_of(folder), lambda c: c.update(more=torch.zeros(3)))
+    with pytest.raises(CalibUncertaintyError, match=r"fold_0/checkpoint_final.pth was changed during the run"):
+        light.read_weights()
+    path_of(folder).unlink()
+    with pytest.raises(CalibUncertaintyError, match=r"fold_0/checkpoint_final.pth was there a moment ago"):
+        light.read_weights()
+
+
+def test_a_trusted_checkpoint_stays_trusted(folder):
+    rewrite(path_of(folder), lambda c: c.update(surprise=pathlib.PurePosixPath("/tmp")))
+    light = load_checkpoint(path_of(folder), trusted=True).without_weights()
+    assert light.read_weights()
+
+
+def test_same_weights_are_found_whatever_else_the_file_holds(folder):
+    rewrite(path_of(folder, 1), lambda c: c.update(torch.load(path_of(folder), weights_only=True), current_epoch=7))
+    first, twin = load_checkpoint(path_of(folder)), load_checkpoint(path_of(folder, 1))
+    assert path_of(folder).read_bytes() != path_of(folder, 1).read_bytes()
+    assert same_weights(first, twin)
+
+    def nudge(content):
+        last = list(content["network_weights"])[-1]
+        content["network_weights"][last].view(-1)[-1] += 1e-6
+
+    rewrite(path_of(folder, 1), nudge)
+    assert not same_weights(first, load_checkpoint(path_of(folder, 1)))
+
+
+def test_networks_of_other_shapes_or_names_are_not_the_same(folder, tmp_path):
+    wider = plans()
+    wider["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [4, 12]
+    other = load_checkpoint(path_of(write_model(tmp_path / "wider", wider, folds=(0,))))
+    first = load_checkpoint(path_of(folder))
+    assert not same_weights(first, other)
+    rewrite(path_of(folder, 1), lambda c: c["network_weights"].update(extra=torch.zeros(1)))
+    assert not same_weights(first, load_checkpoint(path_of(folder, 1)))
+
+
+@pytest.mark.parametrize(("axes", "expected"), [((0, 1, 2), (0, 1, 2)), ([2, 1], (2, 1)), ((), ()), (None, ())])
+def test_members_agree_on_mirroring(folder, axes, expected):
+    for fold in (0, 1):
+        rewrite(path_of(folder, fold), lambda c: c.update(inference_allowed_mirroring_axes=axes))
+    assert agreed_mirroring_axes([load_checkpoint(path_of(folder, fold)) for fold in (0, 1)], 3) == expected
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [((0, 1), "with mirroring of axes 0, 1 and"), ((2,), "mirroring of axis 2 and"), (None, "with no mirroring and")],
+)
+def test_members_that_differ_in_mirroring_are_named(folder, axes, said):
+    rewrite(path_of(folder, 1), lambda c: c.update(inference_allowed_mirroring_axes=axes))
+    with pytest.raises(CalibUncertaintyError, match=said) as refusal:
+        agreed_mirroring_axes([load_checkpoint(path_of(folder, fold)) for fold in (0, 1)], 3)
+    assert all(str(path_of(folder, fold)) in str(refusal.value) for fold in (0, 1))
+    assert "\n" not in str(refusal.value)
+
+
+def test_mirroring_of_an_axis_that_is_not_there_is_refused(folder):
+    with pytest.raises(CalibUncertaintyError, match="mirroring of axis 2, which its 2D network does not have"):
+        agreed_mirroring_axes([load_checkpoint(path_of(folder))], 2)
