@@ -2,7 +2,9 @@
 
 import numpy as np
 
-CHUNK_VOXELS = 65536
+from ..model.heads import first_argmax
+
+CHUNK_VOXELS = 16384
 
 
 def changed_labels(first: np.ndarray, second: np.ndarray) -> int:
@@ -32,18 +34,24 @@ def changed_by_temperature(before: np.ndarray, after: np.ndarray) -> int:
     before, after = np.asarray(before), np.asarray(after)
     if before.shape != after.shape:
         raise ValueError(f"arrays of different shapes: {before.shape} and {after.shape}")
-    classes = before.shape[0]
-    before, after = before.reshape(classes, -1), after.reshape(classes, -1)
+    return labels_outdone(first_argmax(before), after)
+
+
+def labels_outdone(label: np.ndarray, after: np.ndarray) -> int:
+    """As `changed_by_temperature`, of the labels (...) themselves instead of the scores that they are the argmax of."""
+    label, after = np.asarray(label), np.asarray(after)
+    if label.shape != after.shape[1:]:
+        raise ValueError(f"arrays of different shapes: {label.shape} and {after.shape}")
+    label, after = label.reshape(-1), after.reshape(after.shape[0], -1)
     changed = 0
-    for start in range(0, before.shape[1], CHUNK_VOXELS):
+    for start in range(0, label.size, CHUNK_VOXELS):
         part = slice(start, start + CHUNK_VOXELS)
-        highest_before = before[0, part].copy()
-        value_after = after[0, part].copy()
-        for index in range(1, classes):
-            higher = before[index, part] > highest_before
-            np.copyto(highest_before, before[index, part], where=higher)
-            np.copyto(value_after, after[index, part], where=higher)
-        changed += int(np.count_nonzero(value_after < after[:, part].max(axis=0)))
+        chunk, of_chunk = after[:, part], label[part]
+        highest = chunk.max(axis=0)
+        attained = np.zeros(of_chunk.shape, bool)
+        for channel, values in enumerate(chunk):
+            attained |= (of_chunk == channel) & (values == highest)
+        changed += int(np.count_nonzero(~attained))
     return changed
 
 

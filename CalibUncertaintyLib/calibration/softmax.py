@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CHUNK_VOXELS = 65536
+CHUNK_VOXELS = 16384
 # The logarithm of the smallest positive float32. A probability that was rounded to zero is read as this one, so that
 # its logarithm stays finite; it lies far below anything that a softmax of real logits distinguishes.
 SMALLEST_LOG_PROBABILITY = float(np.log(np.finfo(np.float32).smallest_subnormal))
@@ -30,8 +30,9 @@ def softmax(logits: np.ndarray, temperature: float = 1.0, axis: int = 0) -> np.n
     inverse = 1.0 / float(temperature)
     for start in range(0, flat.shape[1], CHUNK_VOXELS):
         part = slice(start, start + CHUNK_VOXELS)
-        chunk = flat[:, part]
-        shifted = np.subtract(chunk, chunk.max(axis=0), dtype=np.result_type(chunk.dtype, np.float32))
+        # half precision as float32: the same numbers, and numpy's arithmetic is several times faster
+        chunk = flat[:, part].astype(np.result_type(flat.dtype, np.float32), copy=False)
+        shifted = np.subtract(chunk, chunk.max(axis=0))
         if inverse != 1.0:
             shifted *= shifted.dtype.type(inverse)
         np.exp(shifted, out=shifted)

@@ -6,6 +6,9 @@ behind the class axis. Logarithms are natural (nats) and 0 log 0 = 0.
 `conf`, `margin`, `entropy` and `entropy_k` are of the pooled probability that is shown. `exp_entropy` and `mi` are of the
 members' own probabilities at the members' shared temperature. Where members are pooled by their logits the two describe
 different mixtures, so `mi` is not `entropy - exp_entropy` there; it is H(mean of members) - mean of H(member).
+
+Sigmoid heads (`sigmoid=True`) are C regions, each a question of its own: inside or outside. Every measure is then that of
+the two-class distribution (1 - p_c, p_c), averaged over the regions.
 """
 
 import math
@@ -15,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LN2 = math.log(2.0)
-CHUNK_VOXELS = 65536
+# Chunks of 25 classes still fit into the cache; measured against 2048 to 65536 with 6 and 25 classes.
+CHUNK_VOXELS = 16384
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -23,23 +27,37 @@ _TINY = np.finfo(np.float32).tiny
 class Measure:
     """What a person and the display need to know about one measure.
 
-    `upper(n_classes, n_members)` is the largest value it can take and `default_threshold(n_classes)` the value used when
-    the model has no stored threshold (our definition). `needs_members` says that it is computed from the single members;
-    fewer than `minimum_members` of them leave it without meaning.
+    `largest(n_classes, n_members)` is the largest value it can take, of softmax heads, and `marked` the value from which
+    a voxel is marked when the model has no stored threshold (our definition). `of_one` says that it looks at one structure
+    only, whatever the heads. `needs_members` says that it is computed from the single members; fewer than
+    `minimum_members` of them leave it without meaning.
     """
 
     id: str
     title: str
     unit: str
-    upper: Callable[[int, int], float]
+    largest: Callable[[int, int], float]
     needs_members: bool
     sentence: str
-    default_threshold: Callable[[int], float]
+    marked: float
     minimum_members: int = 1
+    of_one: bool = False
 
     def status(self, n_members: int) -> str:
         """"ok", or "single_member" when this many members cannot disagree."""
         return "ok" if n_members >= self.minimum_members else "single_member"
+
+    def upper(self, n_classes: int, n_members: int, sigmoid: bool = False) -> float:
+        """The largest value it can take. Of sigmoid heads that of two classes: a mean over regions exceeds none of them."""
+        return self.largest(2 if sigmoid else n_classes, n_members)
+
+    def default_threshold(self, n_classes: int, sigmoid: bool = False) -> float:
+        """The value from which a voxel is marked when the model has no stored threshold; our definition.
+
+        Of sigmoid heads it is divided by their number, so that one region alone can mark a voxel: where nested regions
+        end apart from each other, only one of them is in doubt.
+        """
+        return self.marked / n_classes if sigmoid and not self.of_one else self.marked
 
 
 MEASURES: dict[str, Measure] = {
@@ -49,112 +67,185 @@ MEASURES: dict[str, Measure] = {
             "conf", "Lack of confidence", "probability",
             lambda classes, members: 1.0 - 1.0 / classes, False,
             "Bright: the structure shown here has a low probability; dark: the model is nearly sure of it.",
-            lambda classes: 0.25,
+            0.25,
         ),
         Measure(
             "margin", "Closeness of the runner-up", "probability",
             lambda classes, members: 1.0, False,
             "Bright: a second answer is almost as likely as the one shown; dark: no other answer comes close.",
-            lambda classes: 0.5,
+            0.5,
         ),
         Measure(
             "entropy", "Entropy", "nats",
             lambda classes, members: math.log(classes), False,
             "Bright: the probability is spread over several structures; dark: one answer holds nearly all of it.",
-            lambda classes: 0.5 * LN2,
+            0.5 * LN2,
         ),
         Measure(
             "exp_entropy", "Expected entropy", "nats",
             lambda classes, members: math.log(classes), True,
             "Bright: each network by itself hesitates here, as at a blurred border; dark: each one is sure.",
-            lambda classes: 0.5 * LN2,
+            0.5 * LN2,
         ),
         Measure(
             "mi", "Mutual information", "nats",
             lambda classes, members: min(math.log(classes), math.log(max(members, 1))), True,
             "Bright: the networks contradict each other here; dark: they say the same.",
-            lambda classes: 0.05, minimum_members=2,
+            0.05, minimum_members=2,
         ),
         Measure(
             "entropy_k", "Entropy of one structure", "nats",
             lambda classes, members: LN2, False,
             "Bright: it is open whether this voxel belongs to the chosen structure; dark: it is clearly in or out.",
-            lambda classes: 0.5 * LN2,
+            0.5 * LN2, of_one=True,
         ),
     )
 }
 
 
-def confidence_complement(p: np.ndarray) -> np.ndarray:
-    """1 - max_c p_c.
+def measures_of(p: np.ndarray, sigmoid: bool = False) -> dict[str, np.ndarray]:
+    """`conf`, `margin` and `entropy` of the same probabilities, in one pass over them.
+
+    Each chunk of voxels is read from memory once, and what one measure has found the next one uses. The values are those of
+    `confidence_complement`, `margin` and `entropy`.
+
+    :param p: (C, ...) probabilities; softmax: C >= 2.
+    :returns: (...) float32 each.
+    :raises ValueError: when there is only one class and no sigmoid.
+    """
+    flat, conf = _flat_and_result(p)
+    gap, total = np.empty_like(conf), np.empty_like(conf)
+    for part in _parts(flat.shape[1]):
+        chunk = flat[:, part]
+        if sigmoid:
+            aside = _less_likely(chunk)
+            conf[part] = aside.mean(axis=0)
+            np.multiply(conf[part], 2.0, out=gap[part])
+            total[part] = _region_entropy_of(aside)
+        else:
+            first, second = _two_highest(chunk)
+            np.subtract(1.0, first, out=conf[part], casting="same_kind")
+            np.subtract(second, first, out=second)
+            np.add(second, 1.0, out=gap[part], casting="same_kind")
+            total[part] = _entropy_of_chunk(chunk)
+    np.maximum(conf, 0.0, out=conf)
+    np.maximum(gap, 0.0, out=gap)
+    shape = np.shape(p)[1:]
+    return {"conf": conf.reshape(shape), "margin": gap.reshape(shape), "entropy": total.reshape(shape)}
+
+
+def confidence_complement(p: np.ndarray, sigmoid: bool = False) -> np.ndarray:
+    """1 - max_c p_c; sigmoid: the mean over regions of 1 - max(p_c, 1 - p_c).
 
     :param p: (C, ...) probabilities.
-    :returns: (...) float32 in [0, 1 - 1/C], unit: probability.
+    :returns: (...) float32 in [0, 1 - 1/C], sigmoid [0, 0.5], unit: probability.
     Source: the maximum softmax probability of Hendrycks & Gimpel 2017, turned round.
     """
     flat, result = _flat_and_result(p)
     for part in _parts(flat.shape[1]):
-        np.subtract(1.0, flat[:, part].max(axis=0), out=result[part], casting="same_kind")
+        if sigmoid:
+            result[part] = _less_likely(flat[:, part]).mean(axis=0)
+        else:
+            np.subtract(1.0, flat[:, part].max(axis=0), out=result[part], casting="same_kind")
     # Probabilities that were rounded may exceed 1 by one unit in the last place.
     np.maximum(result, 0.0, out=result)
     return result.reshape(p.shape[1:])
 
 
-def margin(p: np.ndarray) -> np.ndarray:
-    """1 - (highest - second highest probability).
+def margin(p: np.ndarray, sigmoid: bool = False) -> np.ndarray:
+    """1 - (highest - second highest probability); sigmoid: the mean over regions of 1 - |2 p_c - 1|, twice `conf`.
 
-    :param p: (C, ...) probabilities, C >= 2.
+    :param p: (C, ...) probabilities; softmax: C >= 2.
     :returns: (...) float32 in [0, 1], unit: probability; 1 where two classes are equally likely.
-    :raises ValueError: when there is only one class.
+    :raises ValueError: when there is only one class and no sigmoid.
     Source: margin of Scheffer et al. 2001, turned round.
     """
+    if sigmoid:
+        return 2.0 * confidence_complement(p, sigmoid=True)
     flat, result = _flat_and_result(p)
-    if flat.shape[0] < 2:
-        raise ValueError("the margin needs at least two classes")
     for part in _parts(flat.shape[1]):
-        first = np.maximum(flat[0, part], flat[1, part])
-        second = np.minimum(flat[0, part], flat[1, part])
-        for values in flat[2:, part]:
-            np.maximum(second, np.minimum(first, values), out=second)
-            np.maximum(first, values, out=first)
+        first, second = _two_highest(flat[:, part])
         np.subtract(second, first, out=second)
         np.add(second, 1.0, out=result[part], casting="same_kind")
     np.maximum(result, 0.0, out=result)
     return result.reshape(p.shape[1:])
 
 
-def entropy(p: np.ndarray) -> np.ndarray:
-    """Shannon entropy -sum_c p_c ln p_c of the class probabilities.
+def entropy(p: np.ndarray, sigmoid: bool = False) -> np.ndarray:
+    """Shannon entropy -sum_c p_c ln p_c; sigmoid: the mean over regions of -p_c ln p_c - (1 - p_c) ln (1 - p_c).
 
     :param p: (C, ...) probabilities.
-    :returns: (...) float32 in [0, ln C], unit: nats.
-    Source: Shannon 1948; the predictive entropy of Kahl et al. 2024 when p is the pooled probability.
+    :returns: (...) float32 in [0, ln C], sigmoid [0, ln 2], unit: nats.
+    Source: Shannon 1948; the predictive entropy of Kahl et al. 2024 when p is the pooled probability; for regions the mean
+        of Mehrtash et al. 2020, Eq. 7, per voxel (the mean is our definition).
     """
     flat, result = _flat_and_result(p)
     for part in _parts(flat.shape[1]):
-        result[part] = _entropy_of_chunk(flat[:, part])
+        result[part] = _any_entropy_of_chunk(flat[:, part], sigmoid)
     return result.reshape(p.shape[1:])
 
 
-def expected_entropy(members_p: np.ndarray) -> np.ndarray:
+def expected_error(p: np.ndarray, sigmoid: bool = False) -> np.ndarray:
+    """Probability that the label shown is wrong: 1 - max_c p_c; sigmoid: the largest 1 - max(p_c, 1 - p_c) of any region.
+
+    The probability that at least one region is wrong is no less than that of the most doubtful one, and no more than their
+    sum; nested regions, whose errors coincide, lie near the lower end, which is taken (our definition).
+
+    :param p: (C, ...) calibrated probabilities.
+    :returns: (...) float32 in [0, 1 - 1/C], sigmoid [0, 0.5].
+    """
+    if not sigmoid:
+        return confidence_complement(p)
+    flat, result = _flat_and_result(p)
+    for part in _parts(flat.shape[1]):
+        result[part] = _less_likely(flat[:, part]).max(axis=0)
+    return result.reshape(p.shape[1:])
+
+
+def expected_entropy(members_p: np.ndarray, sigmoid: bool = False) -> np.ndarray:
     """Mean over members of each member's entropy: what every member by itself is unsure about.
 
     :param members_p: (M, C, ...) probabilities of each member.
-    :returns: (...) float32 in [0, ln C], unit: nats.
+    :returns: (...) float32 in [0, ln C], sigmoid [0, ln 2], unit: nats.
     Source: Kahl et al. 2024 (expected entropy).
     """
-    return _statistics(members_p).expected_entropy
+    return _statistics(members_p, sigmoid).expected_entropy
 
 
-def mutual_information(members_p: np.ndarray) -> np.ndarray:
+def mutual_information(members_p: np.ndarray, sigmoid: bool = False) -> np.ndarray:
     """Entropy of the members' mean less the mean of their entropies: how far the members contradict each other.
 
     :param members_p: (M, C, ...) probabilities of each member.
-    :returns: (...) float32 in [0, min(ln C, ln M)], unit: nats; 0 everywhere for one member, which has nobody to
-        contradict (`MEASURES["mi"].status(1)` is "single_member").
+    :returns: (...) float32 in [0, min(ln C, ln M)], sigmoid [0, ln 2], unit: nats; 0 everywhere for one member, which has
+        nobody to contradict (`MEASURES["mi"].status(1)` is "single_member").
     Source: Kahl et al. 2024 (mutual information).
     """
-    return _statistics(members_p).mutual_information
+    return _statistics(members_p, sigmoid).mutual_information
+
+
+def mutual_information_of(
+    mean: np.ndarray, expected_entropy: np.ndarray, n_members: int, sigmoid: bool = False
+) -> np.ndarray:
+    """`mutual_information` from what running statistics keep of the members.
+
+    :param mean: (C, ...) mean over the members of their probabilities.
+    :param expected_entropy: (...) mean over the members of their entropies, nats.
+    :param n_members: M; a single member gives 0 everywhere.
+    :returns: (...) float32, as `mutual_information`.
+    :raises ValueError: when the shapes do not fit.
+    """
+    flat, result = _flat_and_result(mean)
+    expected = np.asarray(expected_entropy).reshape(-1)
+    if np.shape(mean)[1:] != np.shape(expected_entropy):
+        raise ValueError(f"a mean of shape {np.shape(mean)} and expected entropies {np.shape(expected_entropy)}")
+    upper = MEASURES["mi"].upper(flat.shape[0], n_members, sigmoid)
+    for part in _parts(result.shape[0] if n_members > 1 else 0):
+        of_mean = _any_entropy_of_chunk(flat[:, part], sigmoid)
+        # Rounding can leave a difference just below zero where all members agree.
+        np.clip(of_mean - expected[part], 0.0, upper, out=result[part])
+    if n_members <= 1:
+        result[...] = 0.0
+    return result.reshape(np.shape(mean)[1:])
 
 
 def binary_entropy(p_k: np.ndarray) -> np.ndarray:
@@ -187,8 +278,9 @@ class MemberStatistics:
     Source: Kahl et al. 2024 for expected entropy and mutual information.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sigmoid: bool = False) -> None:
         self.count = 0
+        self._sigmoid = sigmoid
         self._sum: np.ndarray | None = None
         self._entropy_sum: np.ndarray | None = None
         self._shape: tuple[int, ...] = ()
@@ -209,7 +301,7 @@ class MemberStatistics:
         flat = p.reshape(p.shape[0], -1)
         for part in _parts(flat.shape[1]):
             self._sum[:, part] += flat[:, part]
-            self._entropy_sum[part] += _entropy_of_chunk(flat[:, part])
+            self._entropy_sum[part] += _any_entropy_of_chunk(flat[:, part], self._sigmoid)
         self.count += 1
 
     @property
@@ -232,24 +324,15 @@ class MemberStatistics:
     @property
     def mutual_information(self) -> np.ndarray:
         """Entropy of the mean less the mean entropy, (...) float32, nats; zeros for a single member."""
-        self._need_members()
-        result = np.zeros(self._entropy_sum.shape, dtype=np.float32)
-        if self.count > 1:
-            upper = MEASURES["mi"].upper(self._shape[0], self.count)
-            count = np.float32(self.count)
-            for part in _parts(result.shape[0]):
-                of_mean = _entropy_of_chunk(self._sum[:, part] / count)
-                # Rounding can leave a difference just below zero where all members agree.
-                np.clip(of_mean - self._entropy_sum[part] / count, 0.0, upper, out=result[part])
-        return result.reshape(self._shape[1:])
+        return mutual_information_of(self.mean, self.expected_entropy, self.count, self._sigmoid)
 
     def _need_members(self) -> None:
         if self.count == 0:
             raise ValueError("no member was added")
 
 
-def _statistics(members_p: np.ndarray) -> MemberStatistics:
-    statistics = MemberStatistics()
+def _statistics(members_p: np.ndarray, sigmoid: bool) -> MemberStatistics:
+    statistics = MemberStatistics(sigmoid)
     for p in members_p:
         statistics.add(p)
     return statistics
@@ -263,6 +346,40 @@ def _parts(voxels: int) -> Iterator[slice]:
 def _flat_and_result(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.asarray(p).reshape(p.shape[0], -1)
     return flat, np.empty(flat.shape[1], dtype=np.float32)
+
+
+def _two_highest(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The highest and second highest probability of a (C, n) chunk, (n,) each, new arrays."""
+    if p.shape[0] < 2:
+        raise ValueError("the margin needs at least two classes")
+    first, second = np.maximum(p[0], p[1]), np.minimum(p[0], p[1])
+    for values in p[2:]:
+        np.maximum(second, np.minimum(first, values), out=second)
+        np.maximum(first, values, out=first)
+    return first, second
+
+
+def _less_likely(p: np.ndarray) -> np.ndarray:
+    """min(p, 1 - p) of a chunk, float32: how likely the opposite of what is decided is."""
+    aside = np.subtract(1.0, p, dtype=np.float32)
+    np.minimum(aside, p, out=aside, casting="same_kind")
+    return np.maximum(aside, 0.0, out=aside)
+
+
+def _any_entropy_of_chunk(p: np.ndarray, sigmoid: bool) -> np.ndarray:
+    return _region_entropy_of(_less_likely(p)) if sigmoid else _entropy_of_chunk(p)
+
+
+def _region_entropy_of(aside: np.ndarray) -> np.ndarray:
+    """Mean binary entropy of a (C, n) chunk of min(p, 1 - p), (n,) float32; right to 1e-7."""
+    other = np.subtract(1.0, aside, dtype=np.float32)
+    logarithm = np.maximum(aside, _TINY)
+    np.log(logarithm, out=logarithm)
+    total = np.einsum("cn,cn->n", aside, logarithm)
+    np.log(other, out=logarithm)
+    total += np.einsum("cn,cn->n", other, logarithm)
+    total *= np.float32(-1.0 / len(aside))
+    return np.clip(total, 0.0, LN2, out=total)
 
 
 def _entropy_of_chunk(p: np.ndarray) -> np.ndarray:

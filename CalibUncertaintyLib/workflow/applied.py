@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibration.decisions import changed_by_region_temperatures, changed_by_temperature
+from ..calibration.decisions import changed_by_region_temperatures, labels_outdone
 from ..calibration.softmax import log_odds_of_probabilities, log_of_probabilities, probabilities, softmax
 from ..errors import CalibUncertaintyError
 from ..model.folder import Fold, ModelFolder
-from ..model.heads import Heads
+from ..model.heads import Heads, first_argmax
 from ..model.member_set import MemberSet, folds_in_words
 from ..model.record import CalibrationRecord, find_calibration
 
@@ -54,8 +54,8 @@ class AppliedCalibration:
         calibrated = probabilities(scores, self.temperature, self.sigmoid)
         if self.heads is not None and self.heads.sigmoid:
             return calibrated, self.heads.label_of_logits(before), changed_by_region_temperatures(before, calibrated)
-        label = before.argmax(axis=0) if self.heads is None else self.heads.label_of(before)
-        return calibrated, label, changed_by_temperature(before, calibrated)
+        label = first_argmax(before)
+        return calibrated, label, labels_outdone(label, calibrated)
 
     def summary(self, members: MemberSet | Sequence[Fold]) -> str:
         """One line for people. members: the members in use, or the folds where they are no more than that."""
