@@ -92,6 +92,12 @@ class MemberSet:
         """
         pairs = duplicates if isinstance(duplicates, dict) else dict.fromkeys(duplicates)
         new = [source for source in pairs if source not in self.left_out]
+        kept = {source[0] for source in self.sources() if source not in new}
+        idle = [model.path for index, model in enumerate(self.models) if index not in kept]
+        if idle:
+            raise CalibUncertaintyError(
+                f"{idle[0]} holds nothing but weights that other checkpoints hold too; leave this model folder out"
+            )
         said = []
         for source in new:
             equal = (
@@ -117,17 +123,6 @@ class MemberSet:
     def least_members(self) -> int:
         """How many members there are at least: how many flips a model allows is known only from its checkpoint."""
         return len(self.sources()) * max(1, self.dropout) * (2 if self.flips == "members" else 1)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether these are folds of one model with their final checkpoints, as stock nnU-Net would use them."""
-        return (
-            len(self.models) == 1
-            and self.checkpoints == (FINAL_CHECKPOINT,)
-            and not self.left_out
-            and not self.dropout
-            and self.flips != "members"
-        )
 
     def fingerprint(self) -> dict:
         """What a calibration record is tied to.
@@ -312,11 +307,11 @@ def _checkpoint_names(
     if "all" in asked and len(asked) > 1:
         raise CalibUncertaintyError("checkpoints: give file names and patterns, or all, not both")
     there = {
-        (model.path / f"fold_{fold}"): _weights_in(model.path / f"fold_{fold}")
+        model.path / f"fold_{fold}": model.checkpoints(fold)
         for model, of_model in zip(models, folds, strict=True)
         for fold in of_model
     }
-    everywhere = sorted({name for names in there.values() for name in names}, key=_natural)
+    everywhere = list(dict.fromkeys(name for inside in there.values() for name in inside))
     names: list[str] = []
     for item in asked:
         pattern = "*" if item == "all" else item
@@ -336,24 +331,8 @@ def _checkpoint_names(
                 f"{folder} has no checkpoint {', '.join(missing)}; it has: {', '.join(inside) or 'none'}. Choose checkpoints that"
                 " every fold has, or other folds"
             )
-    return tuple(sorted(names, key=_natural))
-
-
-def _weights_in(folder: Path) -> list[str]:
-    try:
-        return sorted(
-            (entry.name for entry in folder.iterdir() if entry.suffix == ".pth" and entry.is_file()), key=_natural
-        )
-    except OSError as error:
-        raise CalibUncertaintyError(
-            f"{folder} cannot be read ({error.strerror}); copy the model folder again"
-        ) from error
-
-
-def _natural(name: str) -> tuple:
-    """checkpoint_final first, then by name with cycle 2 before cycle 10."""
-    parts = re.split(r"([0-9]+)", name)
-    return name != FINAL_CHECKPOINT, [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+    order = next(iter(there.values()))  # holds every name by now
+    return tuple(sorted(names, key=order.index))
 
 
 def _size_of(path: Path) -> int:

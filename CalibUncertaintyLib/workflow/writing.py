@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import CalibUncertaintyError
 from ..plain_json import plain
 from ..result import RESULT_FILE, RESULT_SCHEMA
+from .room import check_room
 
 PARTIAL_SUFFIX = ".partial"
 # What a Result folder may hold; one that holds more is somebody's own and is never replaced
@@ -125,12 +126,7 @@ def _host() -> str:
 
 def check_space(out: Path, folder: Path, needed_bytes: int) -> None:
     """Refuse where the disk surely cannot hold what comes next. folder: one that exists, on the disk of `out`."""
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise CalibUncertaintyError(
-            f"{out} needs up to {needed_bytes / 1e6:,.1f} MB and its disk has {free / 1e6:,.1f} MB free; free space or choose"
-            " another --out"
-        )
+    check_room(folder, needed_bytes, str(out), "free space or choose another --out")
 
 
 def write_json(path: Path, content: dict) -> None:
