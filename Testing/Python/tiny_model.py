@@ -10,15 +10,23 @@ import SimpleITK as sitk
 LABELS = {"background": 0, "Liver": 1, "Node": 2}
 
 
-def plans(spacing=(2.0, 1.5, 1.5), transpose=(0, 1, 2), reader="SimpleITKIO", patch=(16, 16, 16), resampling=None) -> dict:
-    """Plans as nnU-Net 2.8 writes them, for a network of two stages."""
+def plans(
+    spacing=(2.0, 1.5, 1.5), transpose=(0, 1, 2), reader="SimpleITKIO", patch=(16, 16, 16), resampling=None, channels=1,
+    residual=False, lowres=None,
+) -> dict:  # fmt: skip
+    """Plans as nnU-Net 2.8 writes them, for a network of two stages.
+
+    channels: how many input images, the second and further normalised each by itself. residual: a residual encoder. lowres:
+    spacing of the first stage of a cascade, which adds the configurations 3d_lowres and 3d_cascade_fullres.
+    """
     dims = len(patch)
     order = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     kernel = [[3] * dims] * 2
     configuration = {
         "data_identifier": "tiny", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2, "patch_size": list(patch),
-        "median_image_size_in_voxels": [30.0] * dims, "spacing": list(spacing), "normalization_schemes": ["CTNormalization"],
-        "use_mask_for_norm": [False], "batch_dice": False,
+        "median_image_size_in_voxels": [30.0] * dims, "spacing": list(spacing),
+        "normalization_schemes": ["CTNormalization", *["ZScoreNormalization"] * (channels - 1)],
+        "use_mask_for_norm": [False] * channels, "batch_dice": False,
         "resampling_fn_data": "resample_data_or_seg_to_shape",
         "resampling_fn_seg": "resample_data_or_seg_to_shape",
         "resampling_fn_data_kwargs": {**order, "order": 3},
@@ -37,36 +45,60 @@ def plans(spacing=(2.0, 1.5, 1.5), transpose=(0, 1, 2), reader="SimpleITKIO", pa
             "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
     }  # fmt: skip
+    if residual:
+        configuration["architecture"]["network_class_name"] = (
+            "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet"
+        )
+        arguments = configuration["architecture"]["arch_kwargs"]
+        arguments["n_blocks_per_stage"] = arguments.pop("n_conv_per_stage")
+    configurations = {"2d" if dims == 2 else "3d_fullres": configuration}
+    if lowres is not None:
+        configurations["3d_lowres"] = {
+            "inherits_from": "3d_fullres", "spacing": list(lowres), "next_stage": "3d_cascade_fullres", "data_identifier": "low",
+        }  # fmt: skip
+        configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
     intensity = {"max": 1000.0, "mean": 20.0, "median": 30.0, "min": -1000.0, "percentile_00_5": -900.0, "percentile_99_5": 900.0,
                  "std": 300.0}  # fmt: skip
     return {
         "dataset_name": "Dataset999_Tiny", "plans_name": "nnUNetPlans", "original_median_spacing_after_transp": [2.0, 1.5, 1.5],
         "original_median_shape_after_transp": [30, 30, 30], "image_reader_writer": reader,
         "transpose_forward": list(transpose), "transpose_backward": [int(i) for i in np.argsort(transpose)],
-        "configurations": {"2d" if dims == 2 else "3d_fullres": configuration},
+        "configurations": configurations,
         "experiment_planner_used": "ExperimentPlanner", "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {"0": intensity},
+        "foreground_intensity_properties_per_channel": {str(i): intensity for i in range(channels)},
     }  # fmt: skip
 
 
-def write_model(folder: Path, content: dict, folds=(0, 1), labels=None, channels=None, sharpness=4.0, seed=0) -> Path:
-    """Write a model folder with untrained weights and return it. sharpness: factor of the last layer, how sure it is."""
+def write_model(
+    folder: Path, content: dict, folds=(0, 1), labels=None, channels=None, sharpness=4.0, seed=0, configuration=None,
+    regions_class_order=None, trainer="nnUNetTrainer",
+) -> Path:  # fmt: skip
+    """Write a model folder with untrained weights and return it. sharpness: factor of the last layer, how sure it is.
+
+    configuration: which of the plans', the first by default. regions_class_order: as dataset.json needs it for regions.
+    """
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    configuration = next(iter(content["configurations"]))
-    model = folder / "Dataset999_Tiny" / f"nnUNetTrainer__nnUNetPlans__{configuration}"
+    configuration = configuration or next(iter(content["configurations"]))
+    model = folder / "Dataset999_Tiny" / f"{trainer}__nnUNetPlans__{configuration}"
     model.mkdir(parents=True)
     dataset = {"channel_names": channels or {"0": "CT"}, "labels": labels or LABELS, "numTraining": 4, "file_ending": ".nii.gz"}
+    if regions_class_order is not None:
+        dataset["regions_class_order"] = list(regions_class_order)
     (model / "plans.json").write_text(json.dumps(content))
     (model / "dataset.json").write_text(json.dumps(dataset))
-    architecture = deepcopy(content["configurations"][configuration]["architecture"])
-    dims = len(content["configurations"][configuration]["patch_size"])
+    manager = PlansManager(deepcopy(content))
+    settings = manager.get_configuration(configuration)
+    dims = len(settings.patch_size)
     for fold in folds:
         torch.manual_seed(seed + fold)
         network = get_network_from_plans(
-            architecture["network_class_name"], architecture["arch_kwargs"], architecture["_kw_requires_import"],
-            len(dataset["channel_names"]), len(dataset["labels"]), allow_init=True, deep_supervision=False,
+            settings.network_arch_class_name, settings.network_arch_init_kwargs, settings.network_arch_init_kwargs_req_import,
+            determine_num_input_channels(manager, settings, dataset), manager.get_label_manager(dataset).num_segmentation_heads,
+            allow_init=True, deep_supervision=False,
         )  # fmt: skip
         weights = network.state_dict()
         for name in weights:
@@ -79,7 +111,7 @@ def write_model(folder: Path, content: dict, folds=(0, 1), labels=None, channels
         (model / f"fold_{fold}").mkdir()
         torch.save(
             {
-                "network_weights": weights, "trainer_name": "nnUNetTrainer", "init_args": {"configuration": configuration},
+                "network_weights": weights, "trainer_name": trainer, "init_args": {"configuration": configuration},
                 "inference_allowed_mirroring_axes": tuple(range(dims)),
             },
             model / f"fold_{fold}" / "checkpoint_final.pth",
@@ -116,8 +148,13 @@ def rotation(degrees: float) -> np.ndarray:
     return about_z @ about_x
 
 
-def stock_prediction(model: Path, ct: Path, out: Path, folds=(0, 1), mirroring: bool = True):
-    """Stock nnU-Net from file to file: its own writer's label volume, and probabilities (C, ...) in its reader's axes."""
+def stock_prediction(
+    model: Path, ct: Path | list[Path], out: Path, folds=(0, 1), mirroring: bool = True, previous: Path | None = None
+):
+    """Stock nnU-Net from file to file: its own writer's label volume, and probabilities (C, ...) in its reader's axes.
+
+    ct: the image of every channel. previous: what it wrote for the previous stage of a cascade.
+    """
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
@@ -126,7 +163,8 @@ def stock_prediction(model: Path, ct: Path, out: Path, folds=(0, 1), mirroring: 
     )
     predictor.initialize_from_trained_model_folder(str(model), tuple(folds))
     reader = predictor.plans_manager.image_reader_writer_class()
-    array, properties = reader.read_images([str(ct)])
-    labels, probabilities = predictor.predict_single_npy_array(array, properties, None, None, True)
+    array, properties = reader.read_images([str(path) for path in (ct if isinstance(ct, list) else [ct])])
+    before = reader.read_seg(str(previous))[0] if previous is not None else None
+    labels, probabilities = predictor.predict_single_npy_array(array, properties, before, None, True)
     reader.write_seg(labels, str(out), properties)
     return sitk.ReadImage(str(out)), probabilities
