@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Positions stored in single precision, as NIfTI does, differ by far less; a tenth of a voxel cannot be seen.
 SAME_PLACE_VOXELS = 0.1
+# What nnU-Net raises for names in a plan that it does not know
+_PREPARING_ERRORS = (RuntimeError, AttributeError, KeyError, ImportError, TypeError, ValueError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -58,15 +60,26 @@ def prepare_case(
     check_same_grid(volumes, [f"input {i} ({name})" for i, name in enumerate(model.channels)])
     first = volumes[0]
     frame = reader_frame(first, str(model.plans.get("image_reader_writer", "SimpleITKIO")))
-    seen = np.stack([np.asarray(frame.to_network(volume.array), dtype=np.float32) for volume in volumes])
     labels = _previous_labels(model, configuration_manager, first, previous)
     if labels is not None:
         labels = frame.to_network(labels)[None]
     properties = {"spacing": [float(s) for s in frame.spacing_to_network(first.spacing_zyx)]}
     preprocessor = _preprocessor_of(model, configuration_manager)
-    data, labels, properties = preprocessor.run_case_npy(
-        seen, labels, properties, plans_manager, configuration_manager, model.dataset
-    )
+    try:
+        data, labels, properties = preprocessor.run_case_npy(
+            # no name for it here: nnU-Net works on a copy, and lets go of this one
+            np.stack([np.asarray(frame.to_network(volume.array), dtype=np.float32) for volume in volumes]),
+            labels,
+            properties,
+            plans_manager,
+            configuration_manager,
+            model.dataset,
+        )
+    except _PREPARING_ERRORS as error:
+        raise CalibUncertaintyError(
+            f"nnU-Net cannot prepare the images as {model.path / 'plans.json'} says ({_one_line(error)}); install the package its"
+            " preprocessing comes from"
+        ) from error
     if previous is not None:
         foreground = plans_manager.get_label_manager(model.dataset).foreground_labels
         data = np.concatenate([data, *((labels == label).astype(data.dtype) for label in foreground)])
@@ -91,10 +104,10 @@ def _preprocessor_of(model: ModelFolder, configuration_manager):
         preprocessor = configuration_manager.preprocessor_class(verbose=False)
         _ = configuration_manager.resampling_fn_data, configuration_manager.resampling_fn_probabilities
         _ = configuration_manager.resampling_fn_seg
-    except (RuntimeError, AttributeError, KeyError, ImportError, TypeError) as error:
+    except _PREPARING_ERRORS as error:
         raise CalibUncertaintyError(
             f"{model.path / 'plans.json'} asks for preprocessing that this nnU-Net does not have"
-            f" ({' '.join(str(error).split())}); install the package it comes from"
+            f" ({_one_line(error)}); install the package it comes from"
         ) from error
     # With labels given, nnU-Net collects places of every class for its training; nobody looks at them here
     preprocessor._sample_foreground_locations = lambda *_, **__: {}
@@ -168,3 +181,7 @@ def _millimetres(values: Sequence[float]) -> str:
 
 def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
