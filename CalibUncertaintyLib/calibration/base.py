@@ -9,11 +9,12 @@ import numpy as np
 class Calibrator(Protocol):
     """A fitted map from logits to calibrated probabilities. Fitting is the work of an accumulator beside each calibrator.
 
-    `preserves` says what a calibrator cannot change: "order" of the classes at each voxel, only the "argmax", or "none".
+    `preserves` says what a calibrator cannot change: "order" of the classes at each voxel, only the "argmax", of sigmoid
+    heads each one's "decisions" (p > 0.5), or "none".
     """
 
     method: str
-    preserves: Literal["order", "argmax", "none"]
+    preserves: Literal["order", "argmax", "decisions", "none"]
 
     def transform(self, logits: np.ndarray) -> np.ndarray:
         """(C, ...) logits to (C, ...) float32 probabilities."""

@@ -177,7 +177,8 @@ def _relative_to_highest(chunk: np.ndarray, labels: np.ndarray, case_id: str) ->
     Leaving the highest out (its term in the softmax's denominator is exactly 1) keeps log(1 + rest) exact where the rest is
     far below the resolution of float32 around 1, as it is for the bulk of nnU-Net's voxels.
     """
-    shifted = np.subtract(chunk, chunk.max(axis=0), dtype=np.result_type(chunk.dtype, np.float32))
+    chunk = chunk.astype(np.result_type(chunk.dtype, np.float32), copy=False)  # numpy is slow in half precision
+    shifted = np.subtract(chunk, chunk.max(axis=0))
     if not np.isfinite(shifted).all():
         if np.isnan(shifted).any():
             raise CalibUncertaintyError(f"case {case_id}: the logits hold NaN or infinite values; predict the case again")

@@ -1,7 +1,9 @@
 """How well probabilities agree with what is true: proper scores and calibration error, streamed."""
 
+from __future__ import annotations
+
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,7 +61,7 @@ class CalibrationMetrics:
                 p[:, start : start + CHUNK_VOXELS].astype(np.float64), labels[start : start + CHUNK_VOXELS].astype(np.intp)
             )
 
-    def merge(self, other: "CalibrationMetrics") -> None:
+    def merge(self, other: CalibrationMetrics) -> None:
         """Add all voxels that another accumulator of the same form has seen (pooling cases)."""
         if other.n_classes != self.n_classes or other._bin_n.size != self._bin_n.size:
             raise ValueError("cannot merge metrics of another number of classes or bins")
@@ -123,10 +125,71 @@ class CalibrationMetrics:
         ]
 
 
+class RegionMetrics:
+    """Accumulator of the scores of sigmoid heads: each region by itself, inside against outside, then their mean.
+
+    `result` has the keys of `CalibrationMetrics.result`; every figure is the mean over regions of that of the two classes
+    (1 - p, p), so `brier_mean` is the mean of (p - y)^2 and confidence is max(p, 1 - p). `bins` hold all regions' decisions
+    together (their n is that many times the voxels), `regions` the figures of each region by name, without bins.
+    Source of the mean over regions: our definition.
+
+    :param names: of the regions, in the order of the heads.
+    :param bins: of the confidence.
+    """
+
+    def __init__(self, names: Sequence[str], bins: int = 20) -> None:
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"needs the names of regions, each its own, got {names}")
+        self.names = tuple(names)
+        self._of = [CalibrationMetrics(2, bins) for _ in self.names]
+
+    def add(self, p: np.ndarray, truth: np.ndarray) -> None:
+        """Add voxels.
+
+        :param p: (C, N) probabilities, one region a channel.
+        :param truth: (C, N) bool, where each region truly is.
+        :raises CalibUncertaintyError: when probabilities are NaN.
+        :raises ValueError: when the shapes do not fit, or truth is not boolean.
+        """
+        p, truth = np.asarray(p), np.asarray(truth)
+        if p.ndim != 2 or len(p) != len(self.names) or truth.shape != p.shape or truth.dtype != bool:
+            raise ValueError(
+                f"expected ({len(self.names)}, N) probabilities and as many booleans, got {p.shape}, {truth.shape} {truth.dtype}"
+            )
+        for start in range(0, p.shape[1], CHUNK_VOXELS):
+            part = slice(start, start + CHUNK_VOXELS)
+            for metrics, inside, holds in zip(self._of, p[:, part].astype(np.float64), truth[:, part], strict=True):
+                metrics.add(np.stack([1.0 - inside, inside]), holds.astype(np.intp))
+
+    def merge(self, other: RegionMetrics) -> None:
+        """Add all voxels that another accumulator of the same regions has seen (pooling cases)."""
+        if other.names != self.names:
+            raise ValueError("cannot merge metrics of other regions")
+        for mine, theirs in zip(self._of, other._of, strict=True):
+            mine.merge(theirs)
+
+    def result(self) -> dict:
+        """All figures of the voxels so far; see the class."""
+        each = [metrics.result() for metrics in self._of]
+        together = CalibrationMetrics(2, self._of[0]._bin_n.size)
+        for metrics in self._of:
+            together.merge(metrics)
+        return {
+            **{key: float(np.mean([result[key] for result in each])) for key in SCALARS},
+            "n": each[0]["n"],
+            "status": each[0]["status"],
+            "bins": together.result()["bins"],
+            "regions": {
+                name: {key: result[key] for key in (*SCALARS, "n", "status")}
+                for name, result in zip(self.names, each, strict=True)
+            },
+        }
+
+
 def mean_over_cases(results: Iterable[Mapping]) -> dict:
     """Mean of each figure over cases, every case weighing the same; cases without voxels (NaN) are left out.
 
-    :param results: what `CalibrationMetrics.result` gave for each case.
+    :param results: what `CalibrationMetrics.result` or `RegionMetrics.result` gave for each case.
     :returns: the scalar figures (NaN when no case has voxels), `cases_used`, `cases_total`, `n` voxels in all, `status`.
     """
     results = list(results)

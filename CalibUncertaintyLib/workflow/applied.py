@@ -86,7 +86,7 @@ def _plain(value: float | Sequence) -> float | list:
 
 
 def temperature_text(temperature: float | Sequence[float]) -> str:
-    """ "1.43", or "1.43, 0.98" of several regions, in their order."""
+    """As "1.43", or "1.43, 0.98" of several regions, in their order."""
     return ", ".join(f"{value:.2f}" for value in ([temperature] if np.isscalar(temperature) else temperature))
 
 

@@ -13,8 +13,11 @@ from CalibUncertaintyLib.uncertainty.measures import (
     confidence_complement,
     entropy,
     expected_entropy,
+    expected_error,
     margin,
+    measures_of,
     mutual_information,
+    mutual_information_of,
 )
 
 
@@ -190,3 +193,108 @@ def test_every_measure_tells_a_person_what_it_means(measure):
     assert measure.sentence.count(".") == 1
     for classes in (2, 6, 25):
         assert 0 < measure.default_threshold(classes) < measure.upper(classes, 5)
+
+
+def regions_p(*shape: int, seed: int = 7) -> np.ndarray:
+    """Probabilities of independent regions, many of them 0 and 1 exactly."""
+    random = np.random.default_rng(seed)
+    p = 1 / (1 + np.exp(-random.normal(scale=6.0, size=shape)))
+    p[random.random(shape) < 0.2] = 0.0
+    p[random.random(shape) < 0.2] = 1.0
+    return p.astype(np.float32)
+
+
+def over_regions(formula, p: np.ndarray) -> np.ndarray:
+    """Mean over regions of a formula of the two classes (1 - p, p), written out voxel by voxel."""
+    return np.mean([[formula(np.array([1 - value, value])) for value in region] for region in p.astype(np.float64)], axis=0)
+
+
+def test_regions_give_the_mean_of_their_two_class_measures():
+    p = regions_p(3, 400)
+    assert confidence_complement(p, True) == pytest.approx(over_regions(lambda q: 1 - q.max(), p), abs=1e-6)
+    assert margin(p, True) == pytest.approx(over_regions(lambda q: 1 - abs(q[1] - q[0]), p), abs=1e-6)
+    assert entropy(p, True) == pytest.approx(over_regions(plain_entropy, p), abs=1e-6)
+    assert entropy(p, True) == pytest.approx(binary_entropy(p).mean(axis=0), abs=1e-6)
+    assert expected_error(p, True) == pytest.approx(np.minimum(p, 1 - p).max(axis=0), abs=1e-6)
+
+
+def test_one_region_is_measured_as_a_softmax_of_two_classes(p):
+    first = p[:1]
+    both = np.concatenate([1 - first, first])
+    for measure in (confidence_complement, margin, entropy, expected_error):
+        assert measure(first, True) == pytest.approx(measure(both), abs=1e-6)
+    assert np.array_equal(expected_error(both), confidence_complement(both))
+
+
+def test_numbers_of_regions_worked_out_by_hand():
+    p = np.array([[0.5, 1.0, 0.9], [0.0, 0.0, 0.2]], np.float32)
+    assert confidence_complement(p, True) == pytest.approx([0.25, 0, 0.15])
+    assert margin(p, True) == pytest.approx([0.5, 0, 0.3])
+    assert entropy(p, True) == pytest.approx([math.log(2) / 2, 0, (0.325083 + 0.500402) / 2], abs=1e-6)
+    assert expected_error(p, True) == pytest.approx([0.5, 0, 0.2])
+
+
+def test_members_of_region_heads():
+    members = regions_p(4, 3, 5, 40)
+    flat = members.reshape(4, 3, -1)
+    expected = np.mean([over_regions(plain_entropy, member) for member in flat], axis=0)
+    of_mean = over_regions(plain_entropy, flat.mean(axis=0))
+    assert expected_entropy(members, True).reshape(-1) == pytest.approx(expected, abs=1e-6)
+    assert mutual_information(members, True).reshape(-1) == pytest.approx(of_mean - expected, abs=2e-6)
+    # of each region by itself, then averaged: the other order gives the same
+    alone = np.mean([mutual_information(members[:, c : c + 1], True) for c in range(3)], axis=0)
+    assert mutual_information(members, True) == pytest.approx(alone, abs=2e-6)
+
+
+def test_regions_reach_the_ends_of_their_ranges():
+    halves = np.full((3, 4), 0.5, np.float32)
+    opposed = np.stack([np.zeros((3, 4)), np.ones((3, 4))]).astype(np.float32)
+    for name, values in measures_of(halves, True).items():
+        assert values == pytest.approx(MEASURES[name].upper(3, 2, sigmoid=True), abs=1e-6)
+    assert MEASURES["conf"].upper(3, 1, sigmoid=True) == 0.5
+    assert mutual_information(opposed, True) == pytest.approx(MEASURES["mi"].upper(3, 2, sigmoid=True), abs=1e-6)
+    assert MEASURES["mi"].upper(3, 9, sigmoid=True) == pytest.approx(math.log(2))
+    members = regions_p(5, 3, 5000)
+    for name, values in {
+        "exp_entropy": expected_entropy(members, True), "mi": mutual_information(members, True), **measures_of(members[0], True),
+    }.items():
+        assert values.min() >= 0
+        assert values.max() <= np.float32(MEASURES[name].upper(3, 5, sigmoid=True))
+
+
+def test_mutual_information_from_running_means_is_that_of_the_members(members_p):
+    regions = regions_p(4, 3, 6, 7)
+    for members, sigmoid in ((members_p, False), (regions, True)):
+        mean, expected = members.mean(axis=0), expected_entropy(members, sigmoid)
+        found = mutual_information_of(mean, expected, len(members), sigmoid)
+        assert found == pytest.approx(mutual_information(members, sigmoid), abs=1e-6)
+        assert found.max() > 0.05
+        assert not mutual_information_of(mean, expected, 1, sigmoid).any()
+    with pytest.raises(ValueError, match="shape"):
+        mutual_information_of(mean, expected[:-1], 4, True)
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_one_pass_gives_what_the_single_measures_give(sigmoid):
+    p = regions_p(5, 2, CHUNK_VOXELS) if sigmoid else random_probabilities(5, 2 * CHUNK_VOXELS).reshape(5, 2, -1)
+    found = measures_of(p[:, :, 3:], sigmoid)
+    assert list(found) == ["conf", "margin", "entropy"]
+    for name, measure in (("conf", confidence_complement), ("margin", margin), ("entropy", entropy)):
+        assert np.array_equal(found[name], measure(p[:, :, 3:], sigmoid))
+        assert found[name].dtype == np.float32
+    if not sigmoid:
+        with pytest.raises(ValueError, match="two classes"):
+            measures_of(p[:1])
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES.keys())
+def test_one_doubtful_region_alone_reaches_the_default_threshold(measure):
+    """What marks a voxel of a single region also does when other regions, all certain, are beside it."""
+    for regions in (1, 3, 25):
+        assert 0 < measure.default_threshold(regions, sigmoid=True) < measure.upper(regions, 5, sigmoid=True)
+    if measure.id in ("conf", "margin", "entropy"):
+        alone = np.full((1, 1), 0.7, np.float32)
+        among = np.concatenate([alone, np.zeros((2, 1), np.float32)])
+        value = measures_of(among, True)[measure.id][0] / measure.default_threshold(3, sigmoid=True)
+        assert value == pytest.approx(measures_of(alone, True)[measure.id][0] / measure.default_threshold(1, sigmoid=True))
+        assert value > 1

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from CalibUncertaintyLib import CalibUncertaintyError
-from CalibUncertaintyLib.evaluation.metrics import CHUNK_VOXELS, SCALARS, CalibrationMetrics, mean_over_cases
+from CalibUncertaintyLib.evaluation.metrics import (
+    CHUNK_VOXELS,
+    SCALARS,
+    CalibrationMetrics,
+    RegionMetrics,
+    mean_over_cases,
+)
 
 
 def scored(p: np.ndarray, labels: np.ndarray, bins: int = 20) -> dict:
@@ -154,3 +160,85 @@ def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="merge"):
         metrics.merge(CalibrationMetrics(4))
     assert metrics.result()["n"] == 0
+
+
+def region_predictions(voxels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Over-confident probabilities of three regions, some exactly 0, 0.5 and 1, and where the regions are."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(-1.0, 3.0, size=(3, voxels))
+    truth = random.random(logits.shape) < 1 / (1 + np.exp(-logits / 2))
+    p = (1 / (1 + np.exp(-logits))).astype(np.float32)
+    p[:, : voxels // 10] = np.rint(p[:, : voxels // 10] * 2) / 2
+    return p, truth
+
+
+def scored_regions(p: np.ndarray, truth: np.ndarray, **options) -> dict:
+    metrics = RegionMetrics(("whole", "core", "enhancing")[: len(p)], **options)
+    metrics.add(p, truth)
+    return metrics.result()
+
+
+@pytest.mark.parametrize("bins", [1, 10, 20])
+def test_regions_are_scored_each_by_itself_and_averaged(bins):
+    p, truth = region_predictions(3000)
+    found = scored_regions(p, truth, bins=bins)
+    each = [
+        brute_force(np.stack([1 - region, region]), inside.astype(int), bins)[0]
+        for region, inside in zip(p.astype(np.float64), truth, strict=True)
+    ]
+    for key in SCALARS:
+        assert found[key] == pytest.approx(np.mean([one[key] for one in each]), abs=1e-9), key
+        assert [found["regions"][name][key] for name in ("whole", "core", "enhancing")] == pytest.approx(
+            [one[key] for one in each], abs=1e-9
+        )
+    assert (found["n"], found["status"]) == (3000, "ok")
+    assert sum(item["n"] for item in found["bins"]) == 9000
+
+
+def test_figures_of_regions_worked_out_by_hand():
+    p = np.array([[0.9, 0.2], [0.5, 0.0]])
+    found = scored_regions(p, np.array([[True, True], [True, False]]))
+    assert found["nll"] == pytest.approx(((-math.log(0.9) - math.log(0.2)) / 2 + math.log(2) / 2) / 2, abs=1e-6)
+    assert found["brier_mean"] == pytest.approx(((0.01 + 0.64) / 2 + (0.25 + 0) / 2) / 2)
+    # exactly one half is decided as outside
+    assert found["accuracy"] == pytest.approx((0.5 + 0.5) / 2)
+    assert found["mean_confidence"] == pytest.approx(((0.9 + 0.8) / 2 + (0.5 + 1.0) / 2) / 2)
+    assert found["ece_toplabel"] == pytest.approx(((0.1 + 0.8) / 2 + (0.5 + 0.0) / 2) / 2)
+
+
+def test_regions_in_pieces_and_merged_give_the_same():
+    p, truth = region_predictions(CHUNK_VOXELS + 500)
+    pieces, first, second = (RegionMetrics(("whole", "core", "enhancing")) for _ in range(3))
+    pieces.add(p[:, :7], truth[:, :7])
+    pieces.add(p[:, 7:], truth[:, 7:])
+    first.add(p[:, :900], truth[:, :900])
+    second.add(p[:, 900:], truth[:, 900:])
+    first.merge(second)
+    whole = scored_regions(p, truth)
+    for other in (pieces.result(), first.result()):
+        assert {key: other[key] for key in SCALARS} == pytest.approx({key: whole[key] for key in SCALARS}, rel=1e-9)
+        assert [item["n"] for item in other["bins"]] == [item["n"] for item in whole["bins"]]
+    mean = mean_over_cases([whole, first.result()])
+    assert mean["nll"] == pytest.approx(whole["nll"], rel=1e-9)
+    assert mean["n"] == 2 * whole["n"]
+
+
+def test_regions_without_a_voxel_are_nan():
+    found = scored_regions(np.zeros((3, 0)), np.zeros((3, 0), bool))
+    assert (found["status"], found["n"]) == ("empty_roi", 0)
+    assert all(math.isnan(found[key]) for key in SCALARS)
+    assert math.isnan(found["regions"]["core"]["nll"])
+
+
+def test_region_scores_that_make_no_sense_are_refused():
+    metrics = RegionMetrics(("whole", "core"))
+    with pytest.raises(ValueError, match="booleans"):
+        metrics.add(np.full((2, 3), 0.5), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="probabilities"):
+        metrics.add(np.full((3, 3), 0.5), np.zeros((3, 3), bool))
+    with pytest.raises(CalibUncertaintyError, match="NaN"):
+        metrics.add(np.full((2, 1), np.nan), np.ones((2, 1), bool))
+    with pytest.raises(ValueError, match="names"):
+        RegionMetrics(("whole", "whole"))
+    with pytest.raises(ValueError, match="other regions"):
+        metrics.merge(RegionMetrics(("whole", "rim")))
