@@ -4,37 +4,49 @@ from __future__ import annotations
 
 import csv
 import itertools
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import CalibUncertaintyError
-from ..inference.members import MemberPredictor
-from ..inference.opinions import Box, Opinions
+from ..inference.boxes import Box
+from ..inference.members import MemberPredictor, Prepared
+from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
-from ..model.folder import Fold, ModelFolder
+from ..model.fold_honesty import in_words, named_like_training, trained_on, unknown_training
+from ..model.folder import ModelFolder
+from ..model.folder_check import label_number
+from ..model.heads import region_truth, regions_of
+from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..reading import check_is_ct
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
+from .room import bytes_on_disk, check_room
 
 COLUMNS = ("id", "ct", "labels")
+PreviousStage = Callable[[Sequence[Volume]], np.ndarray]
 
 
 @dataclass(frozen=True)
 class LabelledCase:
-    """One case with a reference: identifier, CT and label map."""
+    """One case with a reference: identifier, CT and label map; further: the images of a model's other input channels, in order."""
 
     id: str
     ct: Path
     labels: Path
+    further: tuple[Path, ...] = ()
+
+    @property
+    def channels(self) -> tuple[Path, ...]:
+        """The image of every input channel, in the model's order."""
+        return (self.ct, *self.further)
 
 
 def read_cases(path: str | Path) -> list[LabelledCase]:
-    """Cases of a CSV file with the columns id, ct, labels; paths are relative to the file.
+    """Cases of a CSV file with the columns id, ct, labels; paths are relative to the file, several channels have ; between.
 
     Raises CalibUncertaintyError naming the file and line of what is missing, doubled or not there.
     """
@@ -55,8 +67,9 @@ def read_cases(path: str | Path) -> list[LabelledCase]:
         values = {column: (row[column] or "").strip() for column in COLUMNS}
         if not all(values.values()):
             raise CalibUncertaintyError(f"{path}, line {number}: id, ct and labels must all be given")
-        case = LabelledCase(values["id"], path.parent / values["ct"], path.parent / values["labels"])
-        for file in (case.ct, case.labels):
+        ct, *further = _channel_files(path.parent, values["ct"])
+        case = LabelledCase(values["id"], ct, path.parent / values["labels"], tuple(further))
+        for file in (*case.channels, case.labels):
             if not file.exists():
                 raise CalibUncertaintyError(f"{path}, line {number}: {file} does not exist")
         if case.id in {other.id for other in cases}:
@@ -67,51 +80,50 @@ def read_cases(path: str | Path) -> list[LabelledCase]:
     return cases
 
 
-def refuse_doubtful_cases(cases: list[LabelledCase], model: ModelFolder, folds: list[Fold], progress: Progress) -> None:
-    """Refuse no case, a case twice, and cases that trained a fold: a model is too sure of what it was trained on."""
+def _channel_files(folder: Path, listed: str) -> list[Path]:
+    if (folder / listed).exists():  # a name may have a ; in it
+        return [folder / listed]
+    return [folder / name.strip() for name in listed.split(";") if name.strip()] or [folder / listed]
+
+
+def refuse_doubtful_cases(cases: Sequence[LabelledCase], members: MemberSet, progress: Progress) -> None:
+    """Refuse no case, a case twice, and cases that trained a member: a model is too sure of what it was trained on.
+
+    Warns where it is not known what trained a fold, and of a case whose file has the name of another one that did.
+    """
     if not cases:
         raise CalibUncertaintyError("no case was given; at least one held-out labelled case is needed")
     ids = [case.id for case in cases]
     doubled = sorted({name for name in ids if ids.count(name) > 1})
     if doubled:
         raise CalibUncertaintyError(f"the case {doubled[0]} is listed twice; list each case once")
-    trained = {fold: model.training_cases(fold) for fold in folds}
-    if None in trained.values():
+    unknown = unknown_training(members)
+    if unknown:
         progress.warn(
-            f"It is not known which cases the folds were trained on (no usable splits_final.json in {model.path}): make sure"
-            " these cases were held out"
+            "It is not known which cases the folds were trained on (no usable splits_final.json in"
+            f" {', '.join(map(str, unknown))}): make sure these cases were held out"
         )
-    for fold in folds:
-        seen = [name for name in ids if name in set(trained[fold] or [])]
-        if seen:
-            raise CalibUncertaintyError(
-                f"fold {fold} of {model.name} was trained on {', '.join(seen[:5])}{' and more' if len(seen) > 5 else ''};"
-                " give held-out cases only"
-            )
-
-
-class CaseScratch(Scratch):
-    """A Scratch that refuses in one line, with numbers, what its disk has no room for, before the hours of computing."""
-
-    def check_room(self, case: LabelledCase, sizes: Sequence[int]) -> None:
-        """Raise CalibUncertaintyError where arrays of these sizes in bytes do not fit into the memory share and the disk."""
-        left, needed = self._left, 0
-        for size in sizes:
-            fits = size <= left
-            left, needed = (left - size, needed) if fits else (left, needed + size)
-        free = shutil.disk_usage(self._folder).free
-        if needed > free:
-            raise CalibUncertaintyError(
-                f"case {case.id} needs about {needed / 1e9:.3g} GB in {self._folder}, {free / 1e9:.3g} GB free; set TMPDIR to"
-                " another disk"
-            )
+    seen = trained_on(ids, members)
+    if seen:
+        sources = next(iter(seen.values()))
+        names = [case for case, of_case in seen.items() if of_case == sources]
+        raise CalibUncertaintyError(
+            f"{in_words(sources, members)} {'was' if len(sources) == 1 else 'were'} trained on"
+            f" {', '.join(names[:5])}{' and more' if len(names) > 5 else ''}; give held-out cases only"
+        )
+    files = {case.id: (*case.channels, case.labels) for case in cases}
+    for case, (name, sources) in named_like_training(files, members).items():
+        progress.warn(
+            f"The case {case} has a file with the name of {name}, on which {in_words(sources, members)}"
+            f" {'was' if len(sources) == 1 else 'were'} trained: make sure it is another patient"
+        )
 
 
 @dataclass(frozen=True)
 class RoiVoxels:
     """The voxels of one case within the ROI distance of prediction or reference, N of them, one after the other.
 
-    pooled: (C, N) and members: (M, C, N) float16 logits. labels: (N,) reference. near_prediction: (N,)
+    pooled: (C, N) and members: (M, C, N) float16 logits. labels: (N,) reference, its own numbers. near_prediction: (N,)
     True within the distance of the prediction alone, the ROI that a new patient has. `outside` counts ROI voxels in
     the empty background that nnU-Net crops away: they have no logits and are left out.
     """
@@ -137,17 +149,25 @@ def read_reference(case: LabelledCase, ct: Volume, model: ModelFolder) -> np.nda
     reference = Volume.read(case.labels)
     if reference.array.shape != ct.array.shape or _farthest_corner_voxels(reference, ct) > 0.5:
         raise CalibUncertaintyError(f"{case.labels} does not lie on the grid of {case.ct}; resample it to the CT")
-    ignore = model.dataset["labels"].get("ignore")
-    ignored = [int(ignore)] if isinstance(ignore, int) else []
+    ignored = {number for number in [label_number(model.dataset["labels"].get("ignore"))] if number is not None}
+    known = labels_of_references(model)
     found = np.unique(reference.array)  # as they are in the file: a cast could turn a wrong value into a right one
-    unknown = [value for value in found.tolist() if value not in {0, *model.labels, *ignored}]
+    unknown = [value for value in found.tolist() if value not in {0, *known, *ignored}]
     if unknown:
         raise CalibUncertaintyError(
-            f"{case.labels} holds the label {unknown[0]:.12g}, which {model.name} does not have (it has 0 to {max(model.labels)})"
+            f"{case.labels} holds the label {unknown[0]:.12g}, which {model.name} does not have (it has 0 to {max(known)})"
         )
     labels = reference.array.astype(np.int32)
-    labels[np.isin(labels, ignored)] = -1
+    labels[np.isin(labels, list(ignored))] = -1
     return labels
+
+
+def labels_of_references(model: ModelFolder) -> set[int]:
+    """The numbers above 0 that a reference may hold: the labels; of a model with regions those that the regions are made of."""
+    if not model.has_regions:
+        return set(model.labels)
+    of_regions = regions_of(model.dataset["labels"], model.path / "dataset.json")
+    return {number for numbers in of_regions.values() for number in numbers if number > 0}
 
 
 def _farthest_corner_voxels(reference: Volume, ct: Volume) -> float:
@@ -158,30 +178,28 @@ def _farthest_corner_voxels(reference: Volume, ct: Volume) -> float:
 
 
 def collect(
-    case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: CaseScratch,
-    kept: CaseScratch, progress: Progress,
+    case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch, kept: Scratch,
+    progress: Progress, previous: PreviousStage | None = None,
 ) -> RoiVoxels:  # fmt: skip
     """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
 
-    passing: for the logits of the whole case; kept: for those that are returned.
+    model: the first of the members' models. passing: for the logits of the whole case; kept: for those that are returned.
+    previous: gives what a cascade's first stage predicts on the case's images, (z, y, x).
     """
-    volume = Volume.read(case.ct)
-    check_is_ct(volume, case.ct)
-    reference = read_reference(case, volume, model)
-    prepared = predictor.prepare(volume)
-    n_members = len(predictor.members)
-    if n_members > 1:
-        grid = prepared.data.shape[1:] if prepared.grid.separable else prepared.grid.ct_shape
-        passing.check_room(case, [_logit_bytes(predictor.n_classes, grid)] * n_members)
-    opinions = Opinions.ask(predictor, prepared, passing, progress)
-    frame, whole = prepared.frame, opinions.whole()
-    predicted = np.zeros(whole.shape, np.int16)
-    box, _ = opinions.foreground_box(_where_labelled, 0.5, 0.0)
-    for slab in opinions.slabs(box):
-        window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
-        predicted[window] = slab.pooled.argmax(axis=0)
+    volumes = read_images(case, model)
+    reference = read_reference(case, volumes[0], model)
+    prepared = predictor.prepare(volumes, previous(volumes) if previous else None)
+    _check_room_for_logits(case, predictor, prepared, passing)
+    opinions = Opinions.ask(predictor, prepared, passing, progress, keep_members=True)
+    frame, whole, heads = prepared.frame, opinions.whole(), predictor.heads
+    predicted = np.zeros(whole.shape, np.uint16)
+    for box in opinions.boxes(1.0, 0.0)[0]:  # no probability exceeds 1: these are the places of labels
+        for slab in opinions.slabs(box):
+            window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
+            predicted[window] = heads.label_of_logits(slab.pooled)
     truth = np.ascontiguousarray(frame.to_network(reference))
-    near = roi_mask(distance_to_structures((predicted > 0) | (truth > 0), prepared.spacing), roi_mm)
+    drawn = region_truth(truth, model.dataset["labels"]).any(axis=0) if heads.sigmoid else truth > 0
+    near = roi_mask(distance_to_structures((predicted > 0) | drawn, prepared.spacing), roi_mm)
     near_prediction = roi_mask(distance_to_structures(predicted, prepared.spacing), roi_mm)
     # a voxel to be ignored is no structure for the distance either, but it must not be counted
     near &= truth >= 0
@@ -194,14 +212,44 @@ def collect(
     return voxels
 
 
-def _where_labelled(pooled: np.ndarray, _members: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    labelled = pooled.argmax(axis=0) != 0
-    return labelled.astype(np.float32), labelled
+def read_images(case: LabelledCase, model: ModelFolder) -> list[Volume]:
+    """The image of every input channel.
+
+    Raises CalibUncertaintyError where their number is another than the model's, or a CT's values are no Hounsfield units.
+    """
+    wanted = model.channels
+    if len(case.channels) != len(wanted):
+        raise CalibUncertaintyError(
+            f"case {case.id} has {len(case.channels)} image{'' if len(case.channels) == 1 else 's'} and {model.name} wants"
+            f" {len(wanted)} ({', '.join(wanted)}); list them in that order, with ; between"
+        )
+    volumes = [Volume.read(path) for path in case.channels]
+    for volume, path, name in zip(volumes, case.channels, wanted, strict=True):
+        if len(wanted) == 1 or name.upper() == "CT":
+            check_is_ct(volume, path)
+    return volumes
+
+
+def _check_room_for_logits(
+    case: LabelledCase, predictor: MemberPredictor, prepared: Prepared, scratch: Scratch
+) -> None:
+    """Refuse in one line, with numbers, what the disk has no room for: each model's sum, and every member's logits."""
+    sizes = []
+    for index, of_model in enumerate(prepared.cases):
+        size = _logit_bytes(predictor.n_classes, of_model.data.shape[1:])
+        on_ct = size if of_model.grid.separable else _logit_bytes(predictor.n_classes, of_model.grid.ct_shape)
+        members = sum(member.model == index for member in predictor.members) if len(predictor.members) > 1 else 0
+        sizes += [size, *[on_ct] * members]
+    _check_room(case, scratch, sizes)
+
+
+def _check_room(case: LabelledCase, scratch: Scratch, sizes: Sequence[int]) -> None:
+    check_room(scratch.folder, bytes_on_disk(scratch, sizes), f"case {case.id}", "set TMPDIR to another disk")
 
 
 def _gather(
     case: LabelledCase, opinions: Opinions, near: np.ndarray, near_prediction: np.ndarray, truth: np.ndarray,
-    scratch: CaseScratch,
+    scratch: Scratch,
 ) -> RoiVoxels:  # fmt: skip
     start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
     crop = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
@@ -209,13 +257,13 @@ def _gather(
     alone = len(opinions.members) == 1
     n_classes = opinions.n_classes
     one = _logit_bytes(n_classes, (count,))
-    scratch.check_room(case, [one] if alone else [one, one * len(opinions.members)])
+    _check_room(case, scratch, [one] if alone else [one, one * len(opinions.members)])
     pooled = scratch.array((n_classes, count), np.float16)
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
     labels, close = np.empty(count, np.int32), np.empty(count, bool)
     done = 0
-    box = _bounds(near) if count else Box((0, 0, 0), (0, 0, 0))
-    for slab in opinions.slabs(box):
+    box = _bounds(near) if count else None
+    for slab in opinions.slabs(box) if box else ():
         window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
         mask = near[window]
         part = slice(done, done + int(np.count_nonzero(mask)))
