@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING
 
 from ..errors import CalibUncertaintyError
 from ..model.checkpoint import Checkpoint
+from ..model.dropout import add_dropout, dropout_settings
 from ..model.folder import ModelFolder
-from .trainer_search import FoundTrainer
+from .trainer_search import FoundTrainer, moved_architecture
 
 if TYPE_CHECKING:
     import torch
 
 # What a class or a function raises that is given what it does not know
-_BUILD_ERRORS = (ImportError, TypeError, KeyError, AttributeError, RuntimeError, ValueError, AssertionError, IndexError)
+_BUILD_ERRORS = (
+    ImportError, TypeError, KeyError, AttributeError, RuntimeError, ValueError, AssertionError, IndexError,
+    pydoc.ErrorDuringImport,
+)  # fmt: skip
 
 
 def input_channels(model: ModelFolder, plans_manager, configuration_manager) -> int:
@@ -37,9 +41,13 @@ def build_network(
     plans, configuration: nnU-Net's managers. trainer: see `find_trainer`. Deep supervision is off.
     Raises CalibUncertaintyError naming the plans' architecture, or the trainer, that cannot be built.
     """
-    if trainer is not None and trainer.has_own_network:
+    ours = dropout_settings(trainer.name) if trainer is not None and trainer.is_ours else None
+    if trainer is not None and trainer.has_own_network and ours is None:
         return _build_with_trainer(trainer, plans, configuration, n_channels, n_heads)
-    return _build_from_plans(model, configuration, n_channels, n_heads)
+    network = _build_from_plans(model, configuration, n_channels, n_heads)
+    if ours is not None:  # as its trainer would, without seconds of importing all that training needs
+        add_dropout(network, *ours)
+    return network
 
 
 def _build_from_plans(model: ModelFolder, configuration, n_channels: int, n_heads: int):
@@ -48,10 +56,9 @@ def _build_from_plans(model: ModelFolder, configuration, n_channels: int, n_head
     name = "architecture"
     try:
         name = configuration.network_arch_class_name
-        _refuse_other_classes(name)
         with _quiet():
             return get_network_from_plans(
-                name,
+                _architecture_of(name),
                 configuration.network_arch_init_kwargs,
                 configuration.network_arch_init_kwargs_req_import,
                 n_channels,
@@ -66,13 +73,23 @@ def _build_from_plans(model: ModelFolder, configuration, n_channels: int, n_head
         ) from error
 
 
-def _refuse_other_classes(name: str) -> None:
-    """plans.json may come from a stranger: only networks are called, not whatever else the name leads to."""
+def _architecture_of(name: str) -> str:
+    """The full name under which the class of an architecture is there, which must be a network.
+
+    nnU-Net looks for a class that has moved by importing every architecture it knows, and with them packages that may be
+    missing; here the files are read. plans.json may come from a stranger: nothing but networks is called.
+    """
     import torch
 
     found = pydoc.locate(name)
-    if found is not None and not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
+    if found is None:
+        name = moved_architecture(name.rpartition(".")[2])
+        found = pydoc.locate(name) if name else None
+    if found is None:
+        raise ImportError("there is no such class in this Python")
+    if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
         raise TypeError("it is no network of PyTorch")
+    return name
 
 
 def _build_with_trainer(trainer: FoundTrainer, plans, configuration, n_channels: int, n_heads: int):

@@ -43,6 +43,11 @@ class FoundTrainer:
         return self.name in ("", STOCK_TRAINER)
 
     @property
+    def is_ours(self) -> bool:
+        """One of this library's trainers, in this library."""
+        return self.folder == _OWN_TRAINERS
+
+    @property
     def remark(self) -> str:
         """A sentence for the user where the trainer was not found and the plans' network is used; else empty."""
         if self.is_stock or self.file is not None:
@@ -92,6 +97,16 @@ def find_trainer(name: str, trainers: str | Path | None = None) -> FoundTrainer:
         return FoundTrainer(name)
     found = classes[name]
     return FoundTrainer(name, found.file, found.folder, _changes_network(name, classes))
+
+
+def moved_architecture(class_name: str) -> str | None:
+    """The full name of a network class of nnU-Net's companion package, wherever in it the class is now; None: nowhere."""
+    package = importlib.util.find_spec("dynamic_network_architectures.architectures")
+    folder = Path(next(iter(package.submodule_search_locations)))
+    found = _classes_in(folder, class_name).get(class_name)
+    if found is None:
+        return None
+    return ".".join((package.name, *found.file.relative_to(folder).with_suffix("").parts, class_name))
 
 
 @dataclass(frozen=True)
@@ -187,12 +202,12 @@ def _root_of(file: Path, folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _importing_from(root: Path, forget: Path) -> Iterator[None]:
-    """Modules are looked for in `root` first; those loaded from `forget` are forgotten, so that names can be used again."""
+    """Modules are looked for in `root` first, then among our trainers; their names are free again afterwards."""
     if forget == _stock_trainers():
         yield
         return
     before = set(sys.modules)
-    places = [str(root), str(forget)]
+    places = [str(root), str(forget), str(_OWN_TRAINERS)]
     sys.path[:0] = places
     importlib.invalidate_caches()
     try:
@@ -203,5 +218,5 @@ def _importing_from(root: Path, forget: Path) -> Iterator[None]:
                 sys.path.remove(place)
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
-            if file and Path(file).resolve().is_relative_to(forget):
+            if file and any(Path(file).resolve().is_relative_to(folder) for folder in (forget, _OWN_TRAINERS)):
                 del sys.modules[name]

@@ -1,4 +1,4 @@
-"""What the network sees: array by array what stock nnU-Net's own loader makes of one channel, several, and a cascade's first stage."""
+"""What the network sees: array by array what nnU-Net's own loader makes of one channel, several, and a cascade's first stage."""
 
 import json
 from dataclasses import replace
