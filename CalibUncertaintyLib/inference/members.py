@@ -1,34 +1,50 @@
-"""The members of a model, one by one: what each of them says about a CT, through stock nnU-Net's own sliding window."""
+"""The members, one by one: every fold, checkpoint, flip and dropout sample of one or several models, asked about a case."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..model.checkpoint import Checkpoint, load_checkpoint
-from ..model.folder import FINAL_CHECKPOINT, Fold, ModelFolder
+from ..model.dropout import add_dropout, dropout_layers
+from ..model.folder import Fold, ModelFolder
+from ..model.member_set import MemberSet, Source
 from ..progress import Progress
 from ..volume import Volume
-from .frame import Frame, reader_frame
-from .resampling import GridReturn
+from .devices import autocast_for, choose_device, is_out_of_memory
+from .networks import build_network, input_channels, load_weights
+from .prepare import PreparedCase, prepare_case
+from .sliding_window import SlidingWindow, is_finite, mirrored_axes
+from .trainer_search import FoundTrainer, find_trainer
 
 if TYPE_CHECKING:
     import torch
 
+PRECISIONS = ("stock", "bf16")
+# Voxels a forward should have at least on a GPU: below, starting its kernels takes as long as running them.
+_GPU_VOXELS_PER_FORWARD = 128**3
+
 
 @dataclass(frozen=True)
 class Member:
-    """One opinion: which fold and checkpoint, and whether mirrored passes are averaged into it."""
+    """One opinion. flip: the axes this member is mirrored in, None where flips are averaged inside it or off (`mirroring`).
+
+    model: index of the model folder. sample: number of the dropout sample, None without dropout.
+    """
 
     index: int
+    model: int
     fold: Fold
     checkpoint: str
+    flip: tuple[int, ...] | None
+    sample: int | None
     mirroring: bool
 
     def to_json(self) -> dict:
@@ -37,198 +53,326 @@ class Member:
 
 
 @dataclass(frozen=True)
-class PreparedCase:
-    """A CT after nnU-Net's preprocessing: data (channels, grid) float32, and what leads back to the CT.
+class Prepared:
+    """One case as each model wants it. What leads back to the CT is the same for all, so the first stands for it."""
 
-    All shapes are in the network's axis order: `full_shape` of the CT, `crop_start` and `grid.ct_shape` of the part that is
-    not empty background, `data.shape[1:]` of the network's grid.
-    """
+    cases: tuple[PreparedCase, ...]
 
-    data: torch.Tensor
-    frame: Frame
-    full_shape: tuple[int, int, int]
-    crop_start: tuple[int, int, int]
-    grid: GridReturn
-    spacing: tuple[float, float, float]
+    def __getattr__(self, name: str):
+        return getattr(self.cases[0], name)
+
+
+@dataclass
+class _Model:
+    """One model folder with nnU-Net's managers and a network that takes each source's weights in turn."""
+
+    folder: ModelFolder
+    plans: object
+    configuration: object
+    trainer: FoundTrainer
+    network: torch.nn.Module
+    axes: tuple[int, ...]
 
 
 class MemberPredictor:
-    """A model's selected members, loaded and ready to be asked one after the other."""
+    """Selected members, checked and ready to be asked one after the other.
+
+    Only one set of weights is in memory at a time. `warnings` tells what was noticed, `chosen` what is left of the member set
+    when checkpoints that hold equal weights are counted once.
+    """
 
     def __init__(
-        self, model: ModelFolder, folds: list[Fold], device: str = "auto", mirroring: bool = True, step_size: float = 0.5,
-        trusted: bool = False,
+        self, chosen: MemberSet, device: str = "auto", step_size: float = 0.5, trusted: bool = False,
+        precision: str = "stock", trainers: str | Path | None = None,
     ) -> None:  # fmt: skip
-        from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+        self.device, self.precision = choose_device(device), precision
+        self._autocast = autocast_for(self.device, precision)
+        self._step_size, self._trusted, self._trainers = step_size, trusted, trainers
+        self.warnings: list[str] = []
+        self.heads = chosen.models[0].heads
+        self.n_classes = self.heads.channels
+        self._models: list[_Model] = []
+        self.chosen = self._checked(chosen)
+        self.warnings += self.chosen.warnings
+        self.trainer = self._models[0].trainer.name
+        self._tiles_per_forward: int | None = None
+        self.members = list(self._enumerate())
+        self.forward_seconds = 0.0
+
+    @property
+    def mirroring(self) -> bool:
+        """Whether flips are averaged inside the members."""
+        return self.chosen.flips == "mean" and any(model.axes for model in self._models)
+
+    def _checked(self, chosen: MemberSet) -> MemberSet:
+        """Every checkpoint is loaded once, now: a wrong one must not show after an hour of computing."""
+        seen: dict[tuple[int, str], Source] = {}
+        twins: dict[Source, Source] = {}
+        for source in chosen.sources():
+            index = source[0]
+            checkpoint = load_checkpoint(chosen.path_of(source), self._trusted)
+            if index == len(self._models):
+                self._models.append(self._open(chosen, index, checkpoint))
+            model = self._models[index]
+            _refuse_other_training(model, checkpoint, chosen.path_of(source))
+            load_weights(model.network, checkpoint, model.folder, model.trainer)
+            first = seen.setdefault((index, _digest(checkpoint)), source)
+            if first != source:
+                twins[source] = first
+        return chosen.without(twins) if twins else chosen
+
+    def _open(self, chosen: MemberSet, index: int, checkpoint: Checkpoint) -> _Model:
         from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-        self.device = choose_device(device)
-        self._model = model
-        checkpoints = [load_checkpoint(model.checkpoint_path(fold), trusted) for fold in folds]
-        self._plans = PlansManager(model.plans)
-        self._configuration = self._plans.get_configuration(_configuration_of(model, checkpoints))
-        if self._configuration.previous_stage_name is not None:
+        folder = chosen.models[index]
+        plans = PlansManager(folder.plans)
+        name = checkpoint.configuration or folder.configuration
+        if name not in folder.plans["configurations"]:
             raise CalibUncertaintyError(
-                f"{model.name} is the second stage of a cascade; choose a model without previous stage"
+                f"{folder.path / 'plans.json'} has no configuration '{name}' that the checkpoints name"
             )
-        self._weights = [checkpoint.weights for checkpoint in checkpoints]
-        axes = checkpoints[0].mirroring_axes
-        self.mirroring = mirroring and bool(axes)
-        self.trainer = checkpoints[0].trainer
-        self.members = [Member(i, fold, FINAL_CHECKPOINT, self.mirroring) for i, fold in enumerate(folds)]
-        self.n_classes = self._plans.get_label_manager(model.dataset).num_segmentation_heads
-        network = self._build_network()
-        for checkpoint in checkpoints:  # all of them now: a wrong one must not show after an hour of computing
-            self._load(network, checkpoint)
-        with contextlib.redirect_stdout(io.StringIO()):  # it remarks on every device that is not CUDA
-            self._predictor = nnUNetPredictor(
-            tile_step_size=step_size, use_gaussian=True, use_mirroring=self.mirroring, device=self.device,
-            perform_everything_on_device=self.device.type == "cuda", verbose=False, allow_tqdm=False,
-        )  # fmt: skip
-        self._predictor.manual_initialization(
-            network, self._plans, self._configuration, None, model.dataset, self.trainer, axes or None
-        )
-
-    def _build_network(self):
-        from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
-
-        configuration = self._configuration
-        try:
-            return get_network_from_plans(
-                configuration.network_arch_class_name,
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
-                len(self._model.channels),
-                self.n_classes,
-                allow_init=False,
-                deep_supervision=False,
+        configuration = plans.get_configuration(name)
+        trainer = find_trainer(checkpoint.trainer, self._trainers)
+        if trainer.remark:
+            self.warnings.append(trainer.remark)
+        channels = input_channels(folder, plans, configuration)
+        network = build_network(folder, plans, configuration, channels, self.n_classes, trainer)
+        axes = tuple(checkpoint.mirroring_axes or ())
+        if chosen.flips == "members" and not axes:
+            raise CalibUncertaintyError(
+                f"{folder.name} was trained without mirroring, so a flipped CT is nothing it knows; choose other members than"
+                " flips (--flips off)"
             )
-        except (ImportError, TypeError, KeyError, AttributeError, RuntimeError, ValueError) as error:
-            raise CalibUncertaintyError(
-                f"{self._model.path / 'plans.json'}: the network {configuration.network_arch_class_name} cannot be built ({error});"
-                " install the package it comes from"
-            ) from error
+        if chosen.dropout:
+            self._prepare_dropout(network, folder, chosen.insert_dropout)
+        return _Model(folder, plans, configuration, trainer, network.to(self.device).eval(), axes)
 
-    def _load(self, network, checkpoint: Checkpoint) -> None:
-        try:
-            network.load_state_dict(checkpoint.weights)
-        except RuntimeError as error:
-            trainer = f" (trainer {checkpoint.trainer})" if checkpoint.trainer not in ("", "nnUNetTrainer") else ""
+    def _prepare_dropout(self, network, folder: ModelFolder, inserted: float | None) -> None:
+        if dropout_layers(network):
+            if inserted is not None:
+                self.warnings.append(f"{folder.name} has dropout of its own, which is used; none was inserted")
+            return
+        if inserted is None:
             raise CalibUncertaintyError(
-                f"{checkpoint.path}{trainer} belongs to another network than {self._model.path / 'plans.json'} describes;"
-                " copy the fold and the plans of the same training"
-            ) from error
-
-    def prepare(self, volume: Volume) -> PreparedCase:
-        """nnU-Net's own preprocessing (transpose, crop to non-zero, normalise, resample), once for all members."""
-        import torch
-
-        # a plan may name a reader or a preprocessor that lives in somebody's own package
-        frame = reader_frame(volume, str(self._model.plans.get("image_reader_writer", "SimpleITKIO")))
-        seen = np.ascontiguousarray(frame.to_network(volume.array), dtype=np.float32)[None]
-        properties = {"spacing": [float(s) for s in frame.spacing_to_network(volume.spacing_zyx)]}
-        try:
-            preprocessor = self._configuration.preprocessor_class(verbose=False)
-            _ = self._configuration.resampling_fn_data, self._configuration.resampling_fn_probabilities
-        except (RuntimeError, AttributeError, KeyError, ImportError, TypeError) as error:
-            raise CalibUncertaintyError(
-                f"{self._model.path / 'plans.json'} asks for preprocessing that this nnU-Net does not have"
-                f" ({' '.join(str(error).split())}); install the package it comes from"
-            ) from error
-        data, _, properties = preprocessor.run_case_npy(
-            seen, None, properties, self._plans, self._configuration, self._model.dataset
-        )
-        forward = self._plans.transpose_forward
-        spacing = [properties["spacing"][axis] for axis in forward]
-        target = list(self._configuration.spacing)
-        grid_spacing = target if len(target) == 3 else [spacing[0], *target]
-        cropped = properties["shape_after_cropping_and_before_resampling"]
-        return PreparedCase(
-            torch.from_numpy(np.ascontiguousarray(data)),
-            frame.then_transpose(forward),
-            tuple(int(n) for n in properties["shape_before_cropping"]),
-            tuple(int(begin) for begin, _ in properties["bbox_used_for_cropping"]),
-            GridReturn(self._configuration, data.shape[1:], cropped, grid_spacing, spacing),
-            tuple(spacing),
+                f"{folder.name} was trained without dropout. Dropout put in afterwards disturbs a network that never learned to bear"
+                " it, and its probabilities become less calibrated (Rousseau et al. 2021); train with nnUNetTrainerDropout, or"
+                " insist with --insert-dropout RATE"
+            )
+        add_dropout(network, "decoder", inserted)
+        self.warnings.append(
+            f"Dropout ({inserted:g}) was put into a network trained without it; expect worse calibration (Rousseau et al. 2021)"
         )
 
-    def predict(self, case: PreparedCase, progress: Progress) -> Iterator[tuple[Member, np.ndarray]]:
-        """Each member with its logits (C, grid) on the network's grid, float16 as nnU-Net keeps them."""
+    def _enumerate(self) -> Iterator[Member]:
+        chosen, number = self.chosen, 0
+        for index, fold, checkpoint in chosen.sources():
+            axes = self._models[index].axes
+            flips = mirrored_axes(axes) if chosen.flips == "members" else [None]
+            for flip in flips:
+                for sample in range(chosen.dropout) if chosen.dropout else [None]:
+                    averaged = chosen.flips == "mean" and bool(axes)
+                    yield Member(number, index, fold, checkpoint, flip, sample, averaged)
+                    number += 1
+
+    def prepare(self, volumes: Volume | Sequence[Volume], previous: np.ndarray | None = None) -> Prepared:
+        """nnU-Net's preprocessing, once for each model. previous: what a cascade's first stage predicted, (z, y, x)."""
+        cases = [
+            prepare_case(model.folder, model.plans, model.configuration, volumes, previous) for model in self._models
+        ]
+        for model, case in zip(self._models[1:], cases[1:], strict=True):
+            first = cases[0]
+            if (case.frame, case.crop_start, case.grid.ct_shape) != (
+                first.frame,
+                first.crop_start,
+                first.grid.ct_shape,
+            ):
+                raise CalibUncertaintyError(
+                    f"{model.folder.path} turns the axes of a CT otherwise than {self._models[0].folder.path} does; ask these models"
+                    " one at a time"
+                )
+        return Prepared(tuple(cases))
+
+    def predict(self, case: Prepared, progress: Progress) -> Iterator[tuple[Member, Iterator]]:
+        """Each member with its logits, which come as (first plane, (planes, heads, Y, X) float16) on the network's grid.
+
+        A member's planes must be taken before the next member is asked.
+        """
         import torch
         from nnunetv2.configuration import default_num_processes
 
-        predictor, total = self._predictor, len(self.members)
-        tiles = self._count_tiles(case.data.shape[1:])
-        ask, done = predictor._internal_maybe_mirror_and_predict, 0
-
-        def ask_and_report(tile):
-            nonlocal done
-            answer = ask(tile)
-            done += 1
-            within = (done - 1) % tiles + 1
-            progress.report(
-                done / (tiles * total), f"member {(done - 1) // tiles + 1} of {total}, tile {within} of {tiles}"
-            )
-            return answer
-
-        threads = torch.get_num_threads()
+        windows = [self._window(model, prepared) for model, prepared in zip(self._models, case.cases, strict=True)]
+        total = sum(windows[member.model].tiles for member in self.members)
+        threads, before, loaded = torch.get_num_threads(), 0, None
         # nnU-Net limits its threads so; the same number keeps the same order of additions
         torch.set_num_threads(min(threads, default_num_processes))
-        predictor._internal_maybe_mirror_and_predict = ask_and_report
         try:
-            for member, weights in zip(self.members, self._weights, strict=True):
-                predictor.network.load_state_dict(weights)
-                logits = predictor.predict_sliding_window_return_logits(case.data).cpu()
-                if not all(bool(torch.isfinite(of_class).all()) for of_class in logits):
-                    raise CalibUncertaintyError(
-                        f"{self._model.checkpoint_path(member.fold)} gives values that are not numbers; its training diverged"
+            for member in self.members:
+                window, source = windows[member.model], (member.model, member.fold, member.checkpoint)
+                if source != loaded:
+                    self._load(source)
+                    loaded = source
+
+                def report(done: int, before=before, member=member, window=window) -> None:
+                    progress.report(
+                        (before + done) / total,
+                        f"member {member.index + 1} of {len(self.members)}, tile {done} of {window.tiles}",
                     )
-                yield member, logits.numpy()
-                del logits  # the next member needs the room
+
+                yield member, self._planes(member, window, progress, report)
+                before += window.tiles
         finally:
-            predictor._internal_maybe_mirror_and_predict = ask
             torch.set_num_threads(threads)
+            self.forward_seconds = sum(window.forward_seconds for window in windows)
 
-    def _count_tiles(self, shape) -> int:
-        patch = self._configuration.patch_size
-        padded = [
-            *shape[: len(shape) - len(patch)],
-            *(max(a, b) for a, b in zip(shape[-len(patch) :], patch, strict=True)),
-        ]
-        return len(self._predictor._internal_get_sliding_window_slicers(tuple(padded)))
+    def _window(self, model: _Model, prepared: PreparedCase) -> SlidingWindow:
+        return SlidingWindow(prepared.data, model.configuration.patch_size, self._step_size)
+
+    def _load(self, source: Source) -> None:
+        model = self._models[source[0]]
+        checkpoint = load_checkpoint(self.chosen.path_of(source), self._trusted)
+        load_weights(model.network, checkpoint, model.folder, model.trainer)
+
+    def _planes(self, member: Member, window: SlidingWindow, progress: Progress, report) -> Iterator:
+        model, name = self._models[member.model], self.name_of(member)
+        if self._tiles_per_forward is None:
+            voxels = int(np.prod(model.configuration.patch_size))
+            self._tiles_per_forward = max(1, _GPU_VOXELS_PER_FORWARD // voxels) if self.device.type == "cuda" else 1
+
+        def ask(tiles: torch.Tensor, number: int) -> torch.Tensor:
+            try:
+                answers = self._forward(model, member, tiles.to(self.device), number)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(tiles) == 1:
+                    raise
+                self._tiles_per_forward = max(1, len(tiles) // 2)
+                progress.warn(
+                    f"The device's memory was too short for {len(tiles)} tiles at a time; going on with {self._tiles_per_forward}"
+                )
+                half = len(tiles) // 2
+                first = ask(tiles[:half], number)
+                return _joined(first, ask(tiles[half:], number + half))
+            if not is_finite(answers):
+                raise CalibUncertaintyError(
+                    f"{name} gives values that are not numbers in tile {number + 1} of {window.tiles}; its training diverged, or the"
+                    " input holds values beyond any CT's"
+                )
+            return answers
+
+        for first, planes in window.planes(
+            ask, self.n_classes, self.device, self._tiles_per_forward, report, progress.warn
+        ):
+            if not is_finite(planes):
+                raise CalibUncertaintyError(
+                    f"{name} gives values too large for nnU-Net's half precision at planes {first + 1} to {first + len(planes)} of the"
+                    " network's grid; its training diverged"
+                )
+            yield first, planes
+
+    def _forward(self, model: _Model, member: Member, tiles: torch.Tensor, number: int) -> torch.Tensor:
+        """Logits (n, heads, patch) of tiles (n, channels, patch): nnU-Net's own order of flips and additions."""
+        import torch
+
+        flips = mirrored_axes(model.axes) if member.mirroring else [member.flip or ()]
+        with torch.inference_mode(), self._autocast(), self._dropping(model, member, number):
+            total = None
+            for flip in flips:
+                axes = [axis + 2 for axis in flip]
+                answer = model.network(torch.flip(tiles, axes) if axes else tiles)
+                answer = torch.flip(answer, axes) if axes else answer
+                total = answer if total is None else total.add_(answer)
+            return total.div_(len(flips)) if len(flips) > 1 else total
+
+    @contextlib.contextmanager
+    def _dropping(self, model: _Model, member: Member, number: int) -> Iterator[None]:
+        """Dropout active, with random numbers that depend on seed, sample and tile only; nothing for members without it."""
+        import torch
+
+        if member.sample is None:
+            yield
+            return
+        layers = dropout_layers(model.network)
+        text = f"{self.chosen.seed}/{member.sample}/{member.flip}/{number}"
+        seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            for layer in layers:
+                layer.train()
+            try:
+                yield
+            finally:
+                for layer in layers:
+                    layer.eval()
+
+    def name_of(self, member: Member) -> str:
+        """A member in words, for errors: its checkpoint file, flip and sample."""
+        name = str(self.chosen.path_of((member.model, member.fold, member.checkpoint)))
+        if member.flip:
+            name += f", flipped in {', '.join(map(str, member.flip))}"
+        return name if member.sample is None else f"{name}, dropout sample {member.sample + 1}"
+
+    def labels_that_differ(self, case: Prepared, likely: np.ndarray) -> dict | None:
+        """How often this precision and stock's give another label, looked at in the tile where labels are least certain.
+
+        likely: foreground probability on the first model's grid. Returns counts in that tile of all members' pooled labels, and
+        what they make of the whole case in proportion to its uncertain voxels; None for stock's own precision.
+        """
+        if self.precision == "stock":
+            return None
+        model, window = self._models[0], self._window(self._models[0], case.cases[0])
+        uncertain = (likely > 0.05) & (likely < 0.95)
+        row, corner, here = window.most_of(uncertain)
+        plain, ours = contextlib.nullcontext, self._autocast
+        pooled = {}
+        for key, autocast in (("stock", plain), (self.precision, ours)):
+            self._autocast, total = autocast, 0
+            try:
+                for source in self.chosen.sources():
+                    if source[0] == 0:
+                        self._load(source)
+                        member = Member(0, *source, None, None, False)
+                        total = (
+                            total + self._forward(model, member, window.tile(row, corner).to(self.device), 0).float()
+                        )
+            finally:
+                self._autocast = ours
+            pooled[key] = self.heads.label_of_logits(total[0].cpu().numpy())
+        different = int(np.count_nonzero(pooled["stock"] != pooled[self.precision]))
+        estimate = round(different / here * int(np.count_nonzero(uncertain))) if here else different
+        return {
+            "voxels_compared": int(pooled["stock"].size),
+            "labels_different": different,
+            "estimated_in_case": estimate,
+        }
 
 
-def choose_device(name: str) -> torch.device:
-    """auto: CUDA, then Apple's MPS, then the CPU. Raises CalibUncertaintyError where the named one is not there."""
+def _joined(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     import torch
 
-    has_mps = torch.backends.mps.is_available()
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise CalibUncertaintyError(f"'{name}' is not a device; choose auto, cpu, cuda, cuda:1 or mps") from error
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise CalibUncertaintyError(
-            f"'{name}' is not a device this program uses; choose auto, cpu, cuda, cuda:1 or mps"
-        )
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise CalibUncertaintyError(f"there is no CUDA device '{name}' that PyTorch can use; choose cpu or auto")
-    if device.type == "mps" and not has_mps:
-        raise CalibUncertaintyError("there is no Apple GPU that PyTorch can use; choose cpu or auto")
-    return device
+    return torch.cat([first, second])
 
 
-def _configuration_of(model: ModelFolder, checkpoints: list[Checkpoint]) -> str:
-    named = {checkpoint.configuration for checkpoint in checkpoints if checkpoint.configuration}
-    if len(named) > 1:
+def _digest(checkpoint: Checkpoint) -> str:
+    """Of the weights alone: the file's other content differs between the last checkpoint of a cycle and the final one."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint.weights):
+        digest.update(name.encode())
+        # as bytes: numpy has no bfloat16
+        digest.update(checkpoint.weights[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _refuse_other_training(model: _Model, checkpoint: Checkpoint, path: Path) -> None:
+    """Members of one model must be of one configuration and allow the same flips."""
+    name = checkpoint.configuration or model.folder.configuration
+    if model.folder.plans["configurations"].get(name) is None or (
+        model.plans.get_configuration(name).configuration != model.configuration.configuration
+    ):
+        raise CalibUncertaintyError(f"{model.folder.path} mixes folds of several configurations (see {path}); keep one")
+    if tuple(checkpoint.mirroring_axes or ()) != model.axes:
         raise CalibUncertaintyError(
-            f"{model.path} mixes folds of several configurations ({', '.join(sorted(named))}); keep one"
+            f"{path} allows flips in the axes {tuple(checkpoint.mirroring_axes or ())}, the model's other members in {model.axes};"
+            " ask them separately"
         )
-    name = next(iter(named), model.configuration)
-    if name not in model.plans["configurations"]:
-        raise CalibUncertaintyError(
-            f"{model.path / 'plans.json'} has no configuration '{name}' that the checkpoints name"
-        )
-    return name

@@ -1,140 +1,235 @@
-"""What the members say about one case, kept on the network's grid and read back at any window of the CT grid."""
+"""What the members say about one case: their running sums, kept on the network's grid, read back at any window of the CT grid.
+
+One member after the other walks through the volume; its logits are added to a sum, looked at for where anything but background
+is likely, and forgotten (or kept, where a temperature is to be fitted inside the mean over members).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..progress import Progress
-from .members import Member, MemberPredictor, PreparedCase
-from .scratch import Scratch
-
-SLAB_VALUES = 24_000_000  # logits looked at in one go, over all members and classes: about 100 MB in float32
-
-
-@dataclass(frozen=True)
-class Box:
-    """Voxels [start, stop) of the CT grid, in the network's axis order."""
-
-    start: tuple[int, int, int]
-    stop: tuple[int, int, int]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
+from .boxes import Box, merged, places
+from .cells import CELL, CellFeeder, Cells, MemberMeans
+from .members import Member, MemberPredictor, Prepared
+from .resampling import GridReturn
+from .scratch import Blocks, Scratch
+from .seen import MemberSample, Seen, has_label, largest_foreground
 
 
 @dataclass(frozen=True)
 class Slab:
-    """Logits at one window: `inside` says where in the box it lies; pooled (C, ...), members one (C, ...) each, float16."""
+    """At one window: where in the box it lies, the pooled logits (C, ...) float16, and what is known of the members there.
+
+    means: of the members' probabilities, where there are several and temperatures were given. members: every member's logits
+    (C, ...) float16, where they were kept; a single member is the pool.
+    """
 
     inside: tuple[slice, slice, slice]
     pooled: np.ndarray
-    members: list[np.ndarray]
+    means: MemberMeans | None = None
+    members: list[np.ndarray] = field(default_factory=list)
+
+
+@dataclass
+class _Pool:
+    """The members of one model folder, which share a grid: the sum of their logits, later their mean; and where to look.
+
+    A plan whose interpolation is not separable is looked at on the CT grid, after its own rule has brought it there.
+    """
+
+    grid: GridReturn
+    total: Blocks
+    seen: Seen
+    count: int
+    asked: int = 0
+    kept: list[Blocks] = field(default_factory=list)
 
 
 class Opinions:
-    """Logits of every member of one case, and their mean as stock nnU-Net forms it.
+    """Mean logits of all members as stock nnU-Net forms them, and running statistics of the single ones.
 
-    nnU-Net adds the folds' logits in half precision, on the network's grid, before it resamples; so does `pooled`.
+    nnU-Net adds the members' logits in half precision, on the network's grid, before it resamples; so does this. Models with
+    grids of their own are pooled on the CT grid, each weighing as much as it has members.
     """
 
-    def __init__(self, case: PreparedCase, members: list[Member], pooled: np.ndarray, logits: list[np.ndarray]) -> None:
-        self.case, self.members = case, members
-        self._pooled, self._logits = pooled, logits
+    def __init__(
+        self, predictor: MemberPredictor, case: Prepared, scratch: Scratch, temperatures: Sequence, pool_temperature,
+        pool_probabilities: bool, keep_members: bool,
+    ) -> None:  # fmt: skip
+        self.case, self.members, self.n_classes = case, predictor.members, predictor.n_classes
+        self._sigmoid, self._scratch = predictor.heads.sigmoid, scratch
+        several = len(self.members) > 1
+        self._keep = keep_members and several
+        self._cells = None
+        if several and temperatures:
+            self._cells = Cells(case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch)
+        used = [
+            np.broadcast_to(np.asarray(t, float), (self.n_classes,)) for t in (1.0, pool_temperature, *temperatures)
+        ]
+        self._highest = np.max(used, axis=0)
+        self._pool_probabilities, self._factor = pool_probabilities, 1.0
+        if pool_probabilities and not self._sigmoid:
+            # sum p_k^(1/T) <= K^(1 - 1/T) (sum p_k)^(1/T) over the K structures
+            self._factor = float((self.n_classes - 1) ** (1 - 1 / self._highest[0]))
+        self._pools = [self._pool(index, prepared) for index, prepared in enumerate(case.cases)]
+        self._sample = MemberSample(len(self.members))
+
+    def _pool(self, index: int, prepared) -> _Pool:
+        shape = tuple(int(n) for n in prepared.data.shape[1:])
+        total = self._scratch.blocks((self.n_classes, *shape[1:]), np.float16, shape[0])
+        seen = Seen(shape if prepared.grid.separable else prepared.grid.ct_shape)
+        return _Pool(prepared.grid, total, seen, sum(member.model == index for member in self.members))
 
     @classmethod
-    def ask(cls, predictor: MemberPredictor, case: PreparedCase, scratch: Scratch, progress: Progress) -> Opinions:
-        """Run every member once."""
-        import torch
+    def ask(
+        cls, predictor: MemberPredictor, case: Prepared, scratch: Scratch, progress: Progress,
+        temperatures: Sequence[float | Sequence[float]] = (), pool_temperature: float | Sequence[float] = 1.0,
+        pool_probabilities: bool = False, keep_members: bool = False,
+    ) -> Opinions:  # fmt: skip
+        """Run every member once.
 
-        kept: list[np.ndarray] = []
-        mean = None
-        for _, logits in predictor.predict(case, progress):
-            mean = torch.from_numpy(logits.copy()) if mean is None else mean.add_(torch.from_numpy(logits))
-            if len(predictor.members) > 1:
-                prepared = case.grid.prepare(logits)
-                kept.append(scratch.array(prepared.shape, np.float16))
-                kept[-1][...] = prepared
-                del prepared
-            del logits  # else it would stay in memory while the next member is asked
-        if len(predictor.members) > 1:
-            mean /= len(predictor.members)
-        pooled = case.grid.prepare(mean.numpy())
-        return cls(case, predictor.members, pooled, kept or [pooled])
-
-    def foreground_box(
-        self,
-        look: Callable[[np.ndarray, list[np.ndarray]], tuple[np.ndarray, np.ndarray]],
-        at_least: float,
-        margin_mm: float,
-    ) -> tuple[Box, float]:
-        """The box that matters, and the largest foreground probability left outside it.
-
-        look(pooled (C, n), members) -> the largest foreground probability that any part of the result would show (n,), and
-        where a structure can be labelled (n,). The box holds every voxel that can be labelled, plus `margin_mm`, and every
-        voxel where that probability can exceed `at_least`. Nothing is lost by looking at the network's grid only: between
-        grid points the log-probability of the background is concave in the linearly interpolated logits, so it is never
-        below its smallest neighbour.
+        temperatures: at which the members' probabilities are averaged (the first one's entropies too): one number each, or
+        one a region of a sigmoid model. pool_temperature: of the pool; pool_probabilities: that the pool is the mean of
+        probabilities: both only for where to look. keep_members: keep every member's logits for `Slab.members`.
         """
-        shape = self._pooled.shape[1:]
-        likely = np.empty(shape, np.float32)
-        labelled = np.empty(shape, bool)
-        step = max(1, SLAB_VALUES // max(1, self._pooled[:, :1].size * (len(self._logits) + 1)))
-        for begin in range(0, shape[0], step):
-            part = slice(begin, min(begin + step, shape[0]))
-            likely[part], labelled[part] = look(self._pooled[:, part], [logits[:, part] for logits in self._logits])
-        structures = self._reach(labelled)
-        places = self._reach(likely > at_least)
-        if structures is None and places is None:
-            places = self._reach(
-                likely == likely.max()
-            )  # nothing is likely: the least unlikely place stands for the rest
-        boxes = [self._grown(structures, margin_mm)] if structures else []
-        boxes += [places] if places else []
-        box = Box(
-            tuple(min(b.start[axis] for b in boxes) for axis in range(3)),
-            tuple(max(b.stop[axis] for b in boxes) for axis in range(3)),
-        )
-        outside = np.ones(shape, bool)
-        outside[tuple(self._grid_inside(box, axis) for axis in range(3))] = False
-        return box, float(likely[outside].max()) if outside.any() else 0.0
+        opinions = cls(
+            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members
+        )  # fmt: skip
+        for member, planes in predictor.predict(case, progress):
+            opinions._take(member, planes)
+        return opinions
 
     @property
-    def n_classes(self) -> int:
-        """Heads of the network, background included."""
-        return int(self._pooled.shape[0])
+    def effective_members(self) -> float | None:
+        """How many independent members these are worth; see `MemberSample.effective`."""
+        return self._sample.effective()
+
+    @property
+    def likely(self) -> np.ndarray:
+        """The largest foreground probability of any member, on the (first) model's grid, float16."""
+        return self._pools[0].seen.likely
+
+    def _take(self, member: Member, planes: Iterator) -> None:
+        pool = self._pools[member.model]
+        if not pool.grid.separable:
+            planes = self._brought_back(pool, planes)
+        shape = pool.seen.likely.shape
+        feeder = (
+            None if self._cells is None else CellFeeder(self._cells, pool.grid, self._silent, not pool.grid.separable)
+        )
+        if self._keep:
+            pool.kept.append(self._scratch.blocks((self.n_classes, *shape[1:]), np.float16, shape[0]))
+        waiting: list = []
+        for first, logits in planes:
+            foreground = largest_foreground(logits, self._highest, self._sigmoid, self._factor)
+            pool.seen.member(first, foreground)
+            self._sample.add(member.index, first, foreground, shape)
+            if self._keep:
+                pool.kept[-1].write(first, logits.cpu().numpy())
+            if feeder is not None:
+                feeder.add(first, logits, foreground)
+            if pool.grid.separable:
+                # what the members before said is still needed where a cell may wake
+                waiting.append((first, logits))
+                while waiting and (feeder is None or waiting[0][0] + len(waiting[0][1]) <= feeder.needs_from):
+                    self._add(pool, *waiting.pop(0))
+        pool.asked += 1
+        if not pool.grid.separable and pool.asked == pool.count:
+            self._resample_the_mean(pool)
+        if self._cells is not None:
+            self._cells.members += 1
+
+    def _add(self, pool: _Pool, first: int, logits) -> None:
+        """Add one member's planes to the sum; the last member makes it the mean."""
+        import torch
+
+        if pool.asked:
+            total = torch.from_numpy(pool.total.read(first, first + len(logits)).copy())
+            logits = total.add_(logits.cpu())
+            if pool.asked == pool.count - 1:
+                logits /= pool.count
+        if pool.asked == pool.count - 1 and pool.grid.separable and not self._pool_probabilities:
+            pool.seen.pool(first, has_label(logits, self._sigmoid))
+        pool.total.write(first, logits.cpu().numpy())
+
+    def _brought_back(self, pool: _Pool, planes: Iterator) -> Iterator:
+        """One member's planes on the CT grid, by the plan's own rule, which wants them all at once."""
+        import torch
+
+        parts = []
+        for first, logits in planes:
+            self._add(pool, first, logits)
+            parts.append(logits.cpu())
+        whole = torch.from_numpy(pool.grid.whole(torch.cat(parts).permute(1, 0, 2, 3).numpy()))
+        del parts
+        for first in range(0, whole.shape[1], CELL[0]):
+            yield first, whole[:, first : first + CELL[0]].permute(1, 0, 2, 3)
+
+    def _resample_the_mean(self, pool: _Pool) -> None:
+        import torch
+
+        whole = pool.grid.whole(pool.total.read(0, len(pool.total)).transpose(1, 0, 2, 3))
+        pool.total = self._scratch.blocks((self.n_classes, *whole.shape[2:]), np.float16, whole.shape[1])
+        pool.total.write(0, whole.transpose(1, 0, 2, 3))
+        if not self._pool_probabilities:
+            pool.seen.pool(0, has_label(torch.from_numpy(whole).permute(1, 0, 2, 3), self._sigmoid))
+
+    def _silent(self, window: tuple[slice, slice, slice]) -> Iterator:
+        """(how many, their mean logits (C, ...)) of the members asked before the present one, model by model."""
+        for pool in self._pools:
+            if pool.asked:
+                # the sum is the mean already where all of a model's members have been asked
+                divided = 1 if pool.asked == pool.count else pool.asked
+                mean = _cut(pool.total, pool.grid.support(window)).float().div_(divided).half()
+                yield pool.asked, pool.grid.sample(mean, window, exact=False)
+
+    def boxes(self, at_least: float, margin_mm: float) -> tuple[list[Box], float]:
+        """The boxes that matter, and the largest foreground probability of any member left outside them.
+
+        They hold every voxel that can be labelled, plus `margin_mm`, and every voxel where any member's foreground probability
+        can exceed `at_least` at any temperature in use. Nothing is lost by looking at the network's grid only: between grid
+        points the log-odds of foreground are convex in the linearly interpolated logits, so never above their largest
+        neighbour.
+        """
+        margin = [int(np.ceil(margin_mm / spacing)) for spacing in self.case.spacing]
+        found = []
+        for pool in self._pools:
+            labelled = pool.seen.likely >= 0.5 if self._pool_probabilities else pool.seen.labelled
+            found += [self._on_ct(pool, box).grown(margin, self.case.full_shape) for box in places(labelled)]
+            found += [self._on_ct(pool, box) for box in places(pool.seen.likely > at_least)]
+        if not found:  # nothing is likely: the least unlikely place stands for the rest
+            pool = max(self._pools, key=lambda pool: pool.seen.likely.max())
+            found = [self._on_ct(pool, box) for box in places(pool.seen.likely == pool.seen.likely.max())]
+        boxes = merged(found)
+        return boxes, max(self._left_out(pool, boxes) for pool in self._pools)
+
+    def _left_out(self, pool: _Pool, boxes: list[Box]) -> float:
+        outside = np.ones(pool.seen.likely.shape, bool)
+        for box in boxes:
+            outside[tuple(self._grid_inside(pool, box, axis) for axis in range(3))] = False
+        return float(pool.seen.likely[outside].max()) if outside.any() else 0.0
 
     def whole(self) -> Box:
         """The box of the whole CT."""
         return Box((0, 0, 0), self.case.full_shape)
 
-    def _reach(self, mask: np.ndarray) -> Box | None:
-        """The CT voxels that the network voxels of a mask have any part in."""
-        if not mask.any():
-            return None
+    def _on_ct(self, pool: _Pool, box: Box) -> Box:
+        """The CT voxels that the network voxels of a box have any part in."""
         start, stop = [], []
-        for axis, (axis_map, offset) in enumerate(zip(self.case.grid.maps, self.case.crop_start, strict=True)):
-            touched = np.nonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[0]
-            first, last = axis_map.reaching(int(touched[0]), int(touched[-1]) + 1)
+        for axis, (axis_map, offset) in enumerate(zip(pool.grid.maps, self.case.crop_start, strict=True)):
+            first, last = axis_map.reaching(box.start[axis], box.stop[axis])
             start.append(first + offset)
             stop.append(max(last, first + 1) + offset)
         return Box(tuple(start), tuple(stop))
 
-    def _grown(self, box: Box, margin_mm: float) -> Box:
-        margin = [int(np.ceil(margin_mm / spacing)) for spacing in self.case.spacing]
-        return Box(
-            tuple(max(0, a - m) for a, m in zip(box.start, margin, strict=True)),
-            tuple(min(n, b + m) for b, m, n in zip(box.stop, margin, self.case.full_shape, strict=True)),
-        )
-
-    def _grid_inside(self, box: Box, axis: int) -> slice:
+    def _grid_inside(self, pool: _Pool, box: Box, axis: int) -> slice:
         """The network voxels whose whole reach along one axis lies inside the box."""
-        axis_map, offset = self.case.grid.maps[axis], self.case.crop_start[axis]
-        n_out = self.case.grid.ct_shape[axis]
-        n_in = self._pooled.shape[axis + 1]
+        axis_map, offset = pool.grid.maps[axis], self.case.crop_start[axis]
+        n_out, n_in = pool.grid.ct_shape[axis], pool.seen.likely.shape[axis]
         inside = np.ones(n_in, bool)
         outside = np.r_[0 : max(0, box.start[axis] - offset), min(n_out, max(0, box.stop[axis] - offset)) : n_out]
         inside[axis_map.low[outside]] = False
@@ -143,20 +238,60 @@ class Opinions:
         return slice(int(kept[0]), int(kept[-1]) + 1) if len(kept) else slice(0, 0)
 
     def slabs(self, box: Box) -> Iterator[Slab]:
-        """The logits of a box, slab by slab along the first axis; empty background outside nnU-Net's crop is left out."""
+        """A box, slab by slab along the first two axes; empty background outside nnU-Net's crop is left out."""
         offset, size = self.case.crop_start, self.case.grid.ct_shape
-        start = [max(a, o) for a, o in zip(box.start, offset, strict=True)]
-        stop = [min(b, o + n) for b, o, n in zip(box.stop, offset, size, strict=True)]
-        if any(a >= b for a, b in zip(start, stop, strict=True)):
+        box_in_crop = Box(tuple(a - o for a, o in zip(box.start, offset, strict=True)),
+                          tuple(b - o for b, o in zip(box.stop, offset, strict=True))).within(Box((0, 0, 0), tuple(size)))  # fmt: skip
+        if box_in_crop is None:
             return
-        layer = (stop[1] - start[1]) * (stop[2] - start[2]) * self._pooled.shape[0] * (len(self._logits) + 1)
-        step = max(1, SLAB_VALUES // layer)
-        alone = len(self._logits) == 1
-        for begin in range(start[0], stop[0], step):
-            low, high = [begin, *start[1:]], [min(begin + step, stop[0]), *stop[1:]]
-            window = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, offset, strict=True))
-            pooled = self.case.grid.sample(self._pooled, window)
-            members = [pooled] if alone else [self.case.grid.sample(logits, window) for logits in self._logits]
-            yield Slab(
-                tuple(slice(a - o, b - o) for a, b, o in zip(low, high, box.start, strict=True)), pooled, members
-            )
+        for planes in _steps(box_in_crop, 0):
+            layer = (planes, *box_in_crop.slices[1:])
+            held = [self._planes(pool, pool.total, layer) for pool in self._pools]
+            kept = [[self._planes(pool, of_member, layer) for of_member in pool.kept] for pool in self._pools]
+            for rows in _steps(box_in_crop, 1):
+                window = (planes, rows, box_in_crop.slices[2])
+                pooled = self._pooled([part(window) for part in held])
+                inside = tuple(
+                    slice(s.start + o - a, s.stop + o - a) for s, o, a in zip(window, offset, box.start, strict=True)
+                )
+                here = Box(tuple(s.start for s in window), tuple(s.stop for s in window))
+                means = self._cells.means(here, pooled) if self._cells is not None else None
+                members = [part(window).numpy() for of_pool in kept for part in of_pool]
+                yield Slab(inside, pooled, means, members or ([pooled] if len(self.members) == 1 else []))
+
+    def _planes(self, pool: _Pool, store: Blocks, layer):
+        """Read a layer of a store once; what comes back samples any window of it."""
+        z, y, x = pool.grid.support(layer)
+        values = np.ascontiguousarray(store.read(z.start, z.stop)[:, :, y, x])
+
+        def at(window):
+            import torch
+
+            cut = pool.grid.support(window)
+            inside = (slice(None), slice(cut[0].start - z.start, cut[0].stop - z.start),
+                      slice(cut[1].start - y.start, cut[1].stop - y.start), slice(cut[2].start - x.start, cut[2].stop - x.start))  # fmt: skip
+            return pool.grid.sample(torch.from_numpy(values.transpose(1, 0, 2, 3)[inside]), window)
+
+        return at
+
+    def _pooled(self, of_models: list) -> np.ndarray:
+        if len(of_models) == 1:
+            return of_models[0].contiguous().numpy()
+        total = sum(logits.float() * pool.count for logits, pool in zip(of_models, self._pools, strict=True))
+        return (total / len(self.members)).half().numpy()
+
+
+def _cut(store: Blocks, support: tuple[slice, slice, slice]):
+    import torch
+
+    z, y, x = support
+    return torch.from_numpy(np.ascontiguousarray(store.read(z.start, z.stop)[:, :, y, x].transpose(1, 0, 2, 3)))
+
+
+def _steps(box: Box, axis: int) -> Iterator[slice]:
+    """The box along one axis in pieces that end where cells end."""
+    begin = box.start[axis]
+    while begin < box.stop[axis]:
+        end = min((begin // CELL[axis] + 1) * CELL[axis], box.stop[axis])
+        yield slice(begin, end)
+        begin = end

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -49,37 +53,45 @@ class GridReturn:
         if self.maps is None:
             self.maps = tuple(AxisMap.between(n, n, nearest=True) for n in self.ct_shape)
 
-    def prepare(self, logits: np.ndarray) -> np.ndarray:
-        """Logits (C, grid) as `sample` wants them: as they are, or whole on the CT grid where the rule is not separable."""
-        if self.separable:
-            return logits
+    def whole(self, logits: np.ndarray) -> np.ndarray:
+        """Logits (C, grid) on the whole CT grid, float16, by the plan's own rule; for rules that are not separable."""
         import torch
 
         return np.asarray(self._whole(torch.from_numpy(np.ascontiguousarray(logits))), dtype=np.float16)
 
-    def sample(self, logits: np.ndarray, window: tuple[slice, slice, slice]) -> np.ndarray:
-        """Logits (C, ...) at a window of the cropped CT grid, float16 as stock nnU-Net keeps them.
+    def support(self, window: Sequence[slice]) -> tuple[slice, slice, slice]:
+        """The network voxels that a window of the cropped CT grid takes anything from."""
+        return tuple(
+            slice(int(m.low[w].min()), int(m.high[w].max()) + 1) for m, w in zip(self.maps, window, strict=True)
+        )
 
-        Interpolated in double precision and rounded once, so that labels agree with nnU-Net's voxel for voxel.
+    def sample(self, source: torch.Tensor, window: Sequence[slice], exact: bool = True) -> torch.Tensor:
+        """Logits (C, ...) float16 at a window of the cropped CT grid, as stock nnU-Net keeps them.
+
+        source: (C, ...) float16, the window's `support` and nothing more. exact: interpolated in double precision and rounded
+        once, so that labels agree with nnU-Net's voxel for voxel; otherwise in single, which may round the other way where two
+        halves are equally near.
         """
         import torch
 
-        cut = [slice(int(m.low[w].min()), int(m.high[w].max()) + 1) for m, w in zip(self.maps, window, strict=True)]
-        source = torch.from_numpy(np.ascontiguousarray(logits[(slice(None), *cut)]))
-        if not any(m.weight[w].any() for m, w in zip(self.maps, window, strict=True)):
-            for axis, (m, w, c) in enumerate(zip(self.maps, window, cut, strict=True), start=1):
-                source = source.index_select(axis, torch.from_numpy(m.low[w] - c.start))
-            return source.numpy()
-        values = source.double()
-        for axis, (m, w, c) in enumerate(zip(self.maps, window, cut, strict=True), start=1):
-            low = values.index_select(axis, torch.from_numpy(m.low[w] - c.start))
-            if m.weight[w].any():
-                weight = torch.from_numpy(m.weight[w]).reshape([-1 if a == axis else 1 for a in range(4)])
-                high = values.index_select(axis, torch.from_numpy(m.high[w] - c.start))
+        cut = self.support(window)
+        moves = [m.weight[w].any() for m, w in zip(self.maps, window, strict=True)]
+        values = source if not any(moves) else source.double() if exact else source.float()
+        for axis, (m, w, c, moving) in enumerate(zip(self.maps, window, cut, moves, strict=True), start=1):
+            low_at = m.low[w] - c.start
+            if not moving and len(low_at) == values.shape[axis] and (np.diff(low_at) == 1).all():
+                continue
+            low = values.index_select(axis, torch.from_numpy(low_at).to(values.device))
+            if moving:
+                weight = torch.from_numpy(m.weight[w]).to(values.device, values.dtype)
+                weight = weight.reshape([-1 if a == axis else 1 for a in range(4)])
+                high = values.index_select(axis, torch.from_numpy(m.high[w] - c.start).to(values.device))
                 low.mul_(1 - weight).add_(high.mul_(weight))
             values = low
-        # numpy rounds double to half once; torch goes through single and may round twice
-        return values.numpy().astype(np.float16)
+        if values.dtype == torch.float64 and values.device.type == "cpu":
+            # numpy rounds double to half once; torch goes through single and may round twice
+            return torch.from_numpy(values.numpy().astype(np.float16))
+        return values.half()
 
 
 def _separable_maps(configuration, grid_shape, ct_shape, grid_spacing, ct_spacing) -> tuple[AxisMap, ...] | None:

@@ -1,37 +1,77 @@
-"""From the members' logits to the maps of a Result, slab by slab inside the box."""
+"""From what the members say to the maps of a Result, slab by slab inside the boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..calibration.decisions import changed_labels
-from ..calibration.softmax import softmax
-from ..inference.opinions import Box, Opinions
-from ..inference.scratch import Scratch
+from ..inference.boxes import Box, hull
+from ..inference.opinions import Opinions
+from ..inference.scratch import Blocks, Scratch
+from ..model.heads import Heads
 from ..progress import Progress
-from ..uncertainty.measures import MEASURES, MemberStatistics, confidence_complement, entropy, margin
-from .applied import AppliedCalibration, mean_probability
+from ..uncertainty.measures import MEASURES, expected_error, measures_of, mutual_information_of
+from .applied import AppliedCalibration
 
 # Probabilities and measures are stored to this step: far below what calibration can promise, and it lets the noise of
 # millions of near-zero voxels be compressed away.
 STORED_STEP = 2.0**-20
+FOREGROUND, EXPECTED_ERROR = "foreground", "expected error"
+
+
+class Fields:
+    """Named float32 arrays over one box, written window by window and read one at a time; in a file where they are large."""
+
+    def __init__(self, names: Sequence[str], box: Box, scratch: Scratch) -> None:
+        self.names, self._shape = list(names), box.shape
+        depth, rows, columns = box.shape
+        self._rows: Blocks = scratch.blocks((columns,), np.float32, len(self.names) * depth * rows)
+
+    def put(self, name: str, window: Sequence[slice], values: np.ndarray) -> None:
+        """Write (n, rows, columns) values at a window of the box."""
+        depth, rows, columns = self._shape
+        z, y, x = window
+        part = (x.start, x.stop) != (0, columns)
+        for plane, of_plane in zip(range(z.start, z.stop), values, strict=True):
+            at = (self.names.index(name) * depth + plane) * rows + y.start
+            if part:
+                whole = self._rows.read(at, at + len(of_plane)).copy()
+                whole[:, x] = of_plane
+                of_plane = whole
+            self._rows.write(at, of_plane)
+
+    def read(self, name: str) -> np.ndarray:
+        """One array over the whole box."""
+        size = self._shape[0] * self._shape[1]
+        at = self.names.index(name) * size
+        return self._rows.read(at, at + size).reshape(self._shape)
 
 
 @dataclass
 class Maps:
-    """Arrays over one box, in the network's axis order. Outside nnU-Net's crop they are pure background."""
+    """Maps over the box around all boxes, in the network's axis order. Outside the boxes, and outside nnU-Net's crop, they are
+    background.
 
+    fields: every measure by its name, every structure's calibrated probability by `structure(index)`, the calibrated
+    probability of any structure as FOREGROUND, and of regions that may overlap EXPECTED_ERROR. likeliest: the structure that is most probable, were it not background.
+    """
+
+    boxes: list[Box]
     box: Box
     label: np.ndarray  # (box) uint8 or uint16
-    probability: np.ndarray  # (C - 1, box) float32, foreground classes 1, 2, ...
-    measures: dict[str, np.ndarray]  # (box) float32 each
-    foreground: np.ndarray  # (box) float32, calibrated probability of any structure
-    likeliest: np.ndarray  # (box) as label: the structure that is most probable, were it not background
+    likeliest: np.ndarray  # (box) as label
+    fields: Fields
+    measures: list[str]
     changed_by_pooling: int = 0
     changed_by_temperature: int = 0
+
+
+def structure(index: int) -> str:
+    """The field of the structure at one place of `Heads.names`."""
+    return f"probability {index}"
 
 
 def measure_names(n_members: int) -> list[str]:
@@ -40,77 +80,70 @@ def measure_names(n_members: int) -> list[str]:
 
 
 def make_maps(
-    opinions: Opinions, box: Box, calibration: AppliedCalibration, n_classes: int, scratch: Scratch, progress: Progress
+    opinions: Opinions, boxes: list[Box], calibration: AppliedCalibration, heads: Heads, scratch: Scratch, progress: Progress
 ) -> Maps:
     """Calibrated probabilities, labels and every measure of one case."""
-    names = measure_names(len(opinions.members))
-    label_type = np.uint8 if n_classes <= 256 else np.uint16
-    maps = Maps(
-        box,
-        scratch.array(box.shape, label_type),
-        scratch.array((n_classes - 1, *box.shape), np.float32),
-        {name: scratch.array(box.shape, np.float32) for name in names},
-        scratch.array(box.shape, np.float32),
-        scratch.array(box.shape, label_type),
-    )
-    for slab in opinions.slabs(box):
-        inside = slab.inside
-        mean = mean_probability(slab.members) if calibration.mode == "pool_prob" else None
+    around, n_members = hull(boxes), len(opinions.members)
+    names = measure_names(n_members)
+    label_type = np.uint8 if max(heads.values) <= 255 else np.uint16
+    # of a softmax it is the measure conf
+    extra = [FOREGROUND, EXPECTED_ERROR] if heads.sigmoid else [FOREGROUND]
+    fields = Fields([*(structure(i) for i in range(len(heads.names))), *names, *extra], around, scratch)
+    maps = Maps(boxes, around, np.zeros(around.shape, label_type), np.zeros(around.shape, label_type), fields, names)
+    total, done = sum(box.voxels for box in boxes), 0
+    for window, slab in _windows(opinions, boxes, around):
+        mean = slab.means.probability[-1] if slab.means is not None else None
         p, label, changed = calibration.probabilities(slab.pooled, mean)
         maps.changed_by_temperature += changed
         if calibration.mode != "pool_logit":
-            maps.changed_by_pooling += changed_labels(label, slab.pooled.argmax(axis=0))
-        maps.label[inside] = label
-        maps.probability[(slice(None), *inside)] = _stored(p[1:])
-        maps.foreground[inside] = 1.0 - p[0]
-        maps.likeliest[inside] = p[1:].argmax(axis=0) + 1
-        for name, values in measure_values(p, slab.members, calibration).items():
-            maps.measures[name][inside] = _stored(values)
-        progress.report(inside[0].stop / box.shape[0])
+            maps.changed_by_pooling += changed_labels(label, heads.label_of_logits(slab.pooled))
+        maps.label[window] = label
+        structures = heads.structures(p)
+        for index, of_structure in enumerate(structures):
+            fields.put(structure(index), window, _stored(of_structure))
+        fields.put(FOREGROUND, window, heads.foreground(p))
+        if heads.sigmoid:
+            fields.put(EXPECTED_ERROR, window, expected_error(p, sigmoid=True))
+        maps.likeliest[window] = np.asarray(heads.values, label_type)[structures.argmax(axis=0)]
+        entropy = slab.means.entropy if slab.means is not None else None
+        members_mean = slab.means.probability[0] if slab.means is not None else None
+        for name, values in measure_values(p, heads, n_members, members_mean, entropy).items():
+            fields.put(name, window, _stored(values))
+        done += int(np.prod(label.shape))
+        progress.report(done / total)
     return maps
 
 
+def _windows(opinions: Opinions, boxes: list[Box], around: Box) -> Iterator[tuple[tuple[slice, ...], object]]:
+    """Every slab of every box, and where it lies in the box around them all."""
+    for box in boxes:
+        for slab in opinions.slabs(box):
+            shifted = zip(slab.inside, box.start, around.start, strict=True)
+            yield tuple(slice(s.start + a - o, s.stop + a - o) for s, a, o in shifted), slab
+
+
 def measure_values(
-    p: np.ndarray, members: Sequence[np.ndarray], calibration: AppliedCalibration
+    p: np.ndarray, heads: Heads, n_members: int, mean: np.ndarray | None = None, expected_entropy: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Every measure that these members can give, (...) float32 each.
 
-    p: (C, ...) calibrated pooled probability; members: logits (C, ...) each. What compares the members looks at each at the
-    temperature they share; a single member is the pool itself, so it takes the pool's.
+    p: (C, ...) calibrated pooled probability. mean (C, ...) and expected_entropy (...): the members' mean probability and
+    mean entropy at the temperature they share; None for a single member, which is the pool itself and takes the pool's.
     """
-    values = {"conf": confidence_complement(p), "margin": margin(p), "entropy": entropy(p)}
-    statistics = MemberStatistics()
-    for logits in members:
-        statistics.add(softmax(logits, calibration.member_temperature if len(members) > 1 else calibration.temperature))
-    values["exp_entropy"] = statistics.expected_entropy
-    if len(members) > 1:
-        values["mi"] = statistics.mutual_information
+    values = measures_of(p, heads.sigmoid)
+    values["exp_entropy"] = values["entropy"] if expected_entropy is None else expected_entropy
+    if n_members > 1:
+        values["mi"] = mutual_information_of(mean, expected_entropy, n_members, heads.sigmoid)
     return values
+
+
+def temperatures_of(calibration: AppliedCalibration, n_members: int) -> list:
+    """The temperatures at which the members' probabilities are averaged: the one they share first, the pool's own last."""
+    if n_members < 2:
+        return []
+    shared = calibration.member_temperature
+    return [shared, 1.0] if calibration.mode == "pool_prob" and np.any(np.asarray(shared) != 1.0) else [shared]
 
 
 def _stored(values: np.ndarray) -> np.ndarray:
     return np.rint(values * np.float32(1 / STORED_STEP)) * np.float32(STORED_STEP)
-
-
-def what_matters(calibration: AppliedCalibration):
-    """For `Opinions.foreground_box`: the largest foreground probability any map shows, and where a label can be.
-
-    Looked at are the calibrated pool, and each member at temperature 1 and at the one the members share. Where probabilities
-    are pooled a voxel can be labelled only if some member gives the foreground one half, which bounds it between grid points
-    as well; where logits are pooled, only where background is not their argmax.
-    """
-
-    def look(pooled: np.ndarray, members: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        mean = mean_probability(members) if calibration.mode == "pool_prob" else None
-        highest = 1.0 - calibration.probabilities(pooled, mean)[0][0]
-        labelled = pooled.argmax(axis=0) != 0
-        for logits in members:
-            foreground = 1.0 - softmax(logits)[0]
-            if calibration.mode != "pool_logit":
-                labelled |= foreground >= 0.5
-            np.maximum(highest, foreground, out=highest)
-            if calibration.member_temperature != 1.0:
-                np.maximum(highest, 1.0 - softmax(logits, calibration.member_temperature)[0], out=highest)
-        return highest, labelled
-
-    return look

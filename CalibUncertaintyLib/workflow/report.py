@@ -12,19 +12,21 @@ from pathlib import Path
 
 import numpy as np
 
+from ..inference.scratch import Scratch
 from ..result import RESULT_FILE, RESULT_SCHEMA, RESULT_SCHEMA_VERSION
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..version import __version__
 from ..volume import Volume
+from .maps import structure
 from .run import Run
 from .writing import write_json
 
 _PACKAGES = ("nnunetv2", "torch", "numpy", "SimpleITK", "edt", "connected-components-3d")
 
 
-def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: float) -> None:
-    """Write maps, segmentation and result.json into a folder that is renamed into place afterwards."""
+def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: float, scratch: Scratch) -> None:
+    """Write maps, segmentation and result.json into a folder that is renamed into place afterwards; the scratch is given up."""
     (folder / "maps").mkdir()
     if "nifti" in run.options.export:
         (folder / "nifti").mkdir()
@@ -34,14 +36,15 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
     if "nifti" in run.options.export:
         segmentation.write(folder / "nifti" / "segmentation.nii.gz")
     maps = {
-        "probability": [writer.probability(index, name) for index, name in run.model.labels.items()],
+        "probability": [writer.probability(index) for index in range(len(run.predictor.heads.names))],
         "uncertainty": [writer.measure(name) for name in MEASURES if name != "entropy_k"],
         "distance": writer.distance(),
     }
-    for scratch in folder.glob("*.scratch"):
-        scratch.unlink()
+    scratch.close()
     content = _document(run, ct, warnings, maps)
-    content["timings_s"] = {**run.progress.timings, "total": time.perf_counter() - began}
+    forward = {"forward": run.predictor.forward_seconds}
+    content["timings_s"] = {**run.progress.timings, **forward, "total": time.perf_counter() - began}
+    content["stages"] = getattr(run.progress, "stages", {})
     content["peak_memory_mb"] = peak_memory_mb()
     write_json(folder / RESULT_FILE, content)
 
@@ -54,12 +57,14 @@ class _MapWriter:
         self._done = 0
         self._total = len(run.model.labels) + len(run.maps.measures) + 1
 
-    def probability(self, index: int, name: str) -> dict:
-        """Probability of one structure."""
-        array = self._run.case.frame.to_volume(self._run.maps.probability[index - 1])
-        file = f"maps/probability_{index}_{file_name(name)}.nrrd"
-        self._write(array, file, {"kind": "probability", "label": str(index), "structure": name, "unit": "probability"})
-        return {"label": index, "name": name, "file": file, "unit": "probability", "range": [0.0, 1.0]}
+    def probability(self, index: int) -> dict:
+        """Probability of one structure, by its place in `Heads.names`."""
+        heads = self._run.predictor.heads
+        name, value = heads.names[index], heads.values[index]
+        array = self._run.case.frame.to_volume(self._run.maps.fields.read(structure(index)))
+        file = f"maps/probability_{value}_{file_name(name)}.nrrd"
+        self._write(array, file, {"kind": "probability", "label": str(value), "structure": name, "unit": "probability"})
+        return {"label": value, "name": name, "file": file, "unit": "probability", "range": [0.0, 1.0]}
 
     def measure(self, name: str) -> dict:
         """One measure of uncertainty, or why there is none."""
@@ -69,11 +74,11 @@ class _MapWriter:
         file = None
         if name in run.maps.measures:
             file = f"maps/uncertainty_{name}.nrrd"
-            array = run.case.frame.to_volume(run.maps.measures[name])
+            array = run.case.frame.to_volume(run.maps.fields.read(name))
             self._write(array, file, {"kind": "uncertainty", "measure": name, "unit": measure.unit})
         return {
             "measure": name, "title": measure.title, "file": file, "unit": measure.unit,
-            "range": [0.0, measure.upper(run.predictor.n_classes, n_members)], "status": measure.status(n_members),
+            "range": [0.0, measure.upper(run.predictor.n_classes, n_members, run.predictor.heads.sigmoid)], "status": measure.status(n_members),
             "sentence": measure.sentence, "threshold": threshold, "threshold_source": source,
         }  # fmt: skip
 
@@ -109,7 +114,7 @@ class _MapWriter:
 
 def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
     model, volume, options = run.model, run.volume, run.options
-    fingerprint = model.fingerprint(run.folds)
+    fingerprint, frame = run.members.fingerprint(), run.case.frame
     roi_voxels = int(np.count_nonzero(roi_mask(run.distance, options.roi_mm)))
     return {
         "schema": RESULT_SCHEMA,
@@ -125,14 +130,24 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
             "origin_lps_mm": list(volume.origin_lps), "direction_lps": volume.direction_lps.ravel().tolist(),
         },
         "box": {"start_xyz": list(run.start[::-1]), "size_xyz": list(run.label.shape[::-1])},
+        "boxes": [
+            {
+                "start_xyz": list(frame.start_in_volume(box.start, box.stop, run.case.full_shape)[::-1]),
+                "size_xyz": [box.shape[axis] for axis in np.argsort(frame.axes)][::-1],
+            }
+            for box in run.maps.boxes
+        ],
         "model": {
             "name": model.name, "folder": str(model.path), "configuration": model.configuration, "trainer": run.predictor.trainer,
             "labels": [{"index": index, "name": name} for index, name in model.labels.items()],
             "plans_sha256": fingerprint["plans_sha256"], "checkpoints": fingerprint["checkpoints"],
         },
         "members": [member.to_json() for member in run.predictor.members],
+        "member_set": run.members.to_json(),
+        "effective_members": run.effective_members,
+        "precision": {"name": run.predictor.precision, **(run.precision or {})},
         "device": str(run.predictor.device),
-        "calibration": run.calibration.to_json(run.folds),
+        "calibration": run.calibration.to_json(run.members),
         "segmentation": {"file": "segmentation.nii.gz", "voxels": int(np.count_nonzero(run.label)), "volumes_ml": _volumes(run)},
         "changed_labels": {"by_pooling": run.maps.changed_by_pooling, "by_temperature": run.maps.changed_by_temperature},
         "maps": maps,

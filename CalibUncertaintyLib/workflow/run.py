@@ -7,17 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..inference.members import MemberPredictor, PreparedCase
-from ..inference.opinions import Box, Opinions
+from ..inference.boxes import Box, hull
+from ..inference.members import MemberPredictor, Prepared
+from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
-from ..model.folder import Fold, ModelFolder
+from ..model.folder import ModelFolder
+from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.regions import FoundRegions, find_regions
 from ..uncertainty.roi import distance_to_structures
 from ..volume import Volume
 from .applied import AppliedCalibration
-from .maps import Maps, make_maps, what_matters
+from .maps import EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
 from .options import SegmentOptions
 from .writing import check_space
 
@@ -26,41 +28,54 @@ from .writing import check_space
 class Run:
     """One run's parts on their way; what `report` writes down."""
 
-    volume: Volume
-    model: ModelFolder
-    folds: list[Fold]
+    volumes: list[Volume]
+    members: MemberSet
     options: SegmentOptions
     calibration: AppliedCalibration
     predictor: MemberPredictor
+    previous: np.ndarray | None  # what a cascade's first stage predicted, (z, y, x)
     out: Path
     folder: Path
     progress: Progress
 
-    def compute(self) -> None:
-        """From voxels to maps and regions. Sets `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`."""
-        progress, chosen, scratch = self.progress, self.options, Scratch(self.folder)
+    @property
+    def volume(self) -> Volume:
+        """The CT, or the first of several channels."""
+        return self.volumes[0]
+
+    @property
+    def model(self) -> ModelFolder:
+        """The model folder, or the first of several."""
+        return self.members.models[0]
+
+    def compute(self, scratch: Scratch) -> None:
+        """From voxels to maps and regions. Sets `case`, `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`, ..."""
+        progress, chosen, predictor = self.progress, self.options, self.predictor
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
-            self.case: PreparedCase = self.predictor.prepare(self.volume)
-            values = self.predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
-            check_space(self.out, self.folder, 2 * values * len(self.predictor.members))
+            self.case: Prepared = predictor.prepare(self.volumes, self.previous)
+            values = predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
+            check_space(self.out, self.folder, 2 * values)
         with progress.stage("predict", 0.1, 0.75):
-            opinions = Opinions.ask(self.predictor, self.case, scratch, progress)
+            opinions = Opinions.ask(
+                predictor, self.case, scratch, progress, temperatures_of(self.calibration, len(predictor.members)),
+                self.calibration.temperature, self.calibration.mode == "pool_prob",
+            )  # fmt: skip
+            self.precision = predictor.labels_that_differ(self.case, opinions.likely)
+        self.effective_members = opinions.effective_members
         with progress.stage("maps", 0.75, 0.85, "probabilities and uncertainty"):
-            box, self.left_out = opinions.foreground_box(
-                what_matters(self.calibration), chosen.box_probability, chosen.roi_mm
-            )
+            boxes, self.left_out = opinions.boxes(chosen.box_probability, chosen.roi_mm)
             if chosen.full_volume:
-                box, self.left_out = opinions.whole(), 0.0
-            n_classes = self.predictor.n_classes
-            voxels = int(np.prod(box.shape, dtype=np.int64))
+                boxes, self.left_out = [opinions.whole()], 0.0
+            voxels, n_classes = hull(boxes).voxels, predictor.n_classes
             exported = int(self.volume.array.size) * (1 + 4 * (n_classes + 5) * len(chosen.export))
             check_space(self.out, self.folder, 2 * 4 * voxels * (n_classes + 7) + exported)
-            self.maps: Maps = make_maps(opinions, box, self.calibration, n_classes, scratch, progress)
+            self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress)
+        del opinions  # what follows needs the room
         with progress.stage("regions", 0.85, 0.9, "distances and regions"):
-            self._find_regions(box)
+            self._find_regions(self.maps.box)
 
     def _find_regions(self, box: Box) -> None:
-        frame = self.case.frame
+        frame, field = self.case.frame, self.maps.fields.read
         start = frame.start_in_volume(box.start, box.stop, self.case.full_shape)
         self.label = np.ascontiguousarray(frame.to_volume(self.maps.label))
         self.start = start
@@ -69,9 +84,10 @@ class Run:
         self.threshold, self.threshold_source = self.threshold_of(self.options.measure)
         if self.options.threshold != "stored":
             self.threshold, self.threshold_source = float(self.options.threshold), "value"
+        expected = EXPECTED_ERROR if self.predictor.heads.sigmoid else "conf"
         self.regions: FoundRegions = find_regions(
-            frame.to_volume(self.maps.measures[self.options.measure]), self.distance, self.label,
-            frame.to_volume(self.maps.foreground), frame.to_volume(self.maps.measures["conf"]),
+            frame.to_volume(field(self.options.measure)), self.distance, self.label,
+            frame.to_volume(field(FOREGROUND)), frame.to_volume(field(expected)),
             self.options.roi_mm, self.threshold, self.geometry, self.model.labels, self.options.min_region_ml * 1000.0,
             self.options.miss_probability, frame.to_volume(self.maps.likeliest),
         )  # fmt: skip
@@ -81,4 +97,4 @@ class Run:
         stored = self.calibration.thresholds.get(measure)
         if stored:
             return float(stored["value"]), "stored"
-        return float(MEASURES[measure].default_threshold(self.predictor.n_classes)), "default"
+        return float(MEASURES[measure].default_threshold(self.predictor.n_classes, self.predictor.heads.sigmoid)), "default"

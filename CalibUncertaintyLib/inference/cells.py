@@ -1,0 +1,243 @@
+"""Running statistics of the members on the CT grid, only where some member sees anything but background.
+
+The CT grid is cut into cells. A cell sleeps as long as every member so far is sure of background everywhere in it; then nothing
+is stored, and the members' mean logits, which are kept anyway, stand for all of them. It wakes with the first member whose
+foreground probability exceeds `WAKES_AT` at any neighbour on the network's grid (between neighbours it cannot be higher). The
+members before enter by their mean, whose foreground probability is below that too; every later one enters exactly. So memory
+does not grow with the number of members, and no probability is off by more than `WAKES_AT` times the share of sleepers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .boxes import Box
+from .resampling import GridReturn
+from .scratch import Scratch
+
+if TYPE_CHECKING:
+    import torch
+
+WAKES_AT = 1e-3
+CELL = (16, 32, 32)  # CT voxels
+
+
+@dataclass(frozen=True)
+class MemberMeans:
+    """Of all members at one window, float32: mean probability (C, ...) at each temperature asked for, mean entropy (...).
+
+    The entropy is at the first temperature; of sigmoid heads the mean over regions of each region's binary entropy.
+    """
+
+    probability: tuple[np.ndarray, ...]
+    entropy: np.ndarray
+
+
+class Cells:
+    """The store of sums, one array a wakened cell: every temperature's sum of probabilities, and the sum of entropies."""
+
+    def __init__(
+        self,
+        ct_shape: Sequence[int],
+        channels: int,
+        sigmoid: bool,
+        temperatures: Sequence[Sequence[float]],
+        scratch: Scratch,
+    ) -> None:
+        self._shape, self._channels, self._sigmoid = tuple(ct_shape), channels, sigmoid
+        self._temperatures = [np.broadcast_to(np.asarray(t, np.float32), (channels,)) for t in temperatures]
+        self._scratch, self._file, self._end = scratch, None, 0
+        self._in_memory: dict[tuple[int, int, int], np.ndarray] = {}
+        self._in_file: dict[tuple[int, int, int], int] = {}
+        self.members = 0
+
+    @property
+    def count(self) -> tuple[int, ...]:
+        """How many cells there are along each axis."""
+        return tuple(-(-n // size) for n, size in zip(self._shape, CELL, strict=True))
+
+    @property
+    def awake(self) -> int:
+        """How many cells hold sums."""
+        return len(self._in_memory) + len(self._in_file)
+
+    def window(self, cell: Sequence[int]) -> tuple[slice, slice, slice]:
+        """The voxels of the cropped CT grid in a cell."""
+        return tuple(
+            slice(i * size, min((i + 1) * size, n)) for i, size, n in zip(cell, CELL, self._shape, strict=True)
+        )
+
+    def add(
+        self,
+        cell: tuple[int, int, int],
+        sample: Callable[[], torch.Tensor],
+        before: Callable[[], Iterator[tuple[int, torch.Tensor]]],
+        active: bool,
+    ) -> None:
+        """One member's logits (C, ...) float16 of a cell, by `sample()`, if they are wanted there.
+
+        before() -> (how many members, their mean logits) for those that were asked earlier, group by group.
+        """
+        sums = self._read(cell)
+        if sums is None and not active:
+            return
+        if sums is None:
+            sums = np.zeros((len(self._temperatures) * self._channels + 1, *_shape(self.window(cell))), np.float32)
+            for count, logits in before():
+                self._sum(sums, logits, count)
+        self._sum(sums, sample(), 1)
+        self._write(cell, sums)
+
+    def _sum(self, sums: np.ndarray, logits: torch.Tensor, count: int) -> None:
+        """Add `count` times the probabilities and the entropy of these logits."""
+        import torch
+
+        logits = logits.float()
+        into = torch.from_numpy(sums)
+        for index, temperature in enumerate(self._temperatures):
+            z = logits / torch.from_numpy(temperature.copy()).to(logits.device)[:, None, None, None]
+            p, entropy = _probability_and_entropy(z, self._sigmoid, index == 0)
+            into[index * self._channels : (index + 1) * self._channels].add_(p.cpu(), alpha=count)
+            if entropy is not None:
+                into[-1].add_(entropy.cpu(), alpha=count)
+
+    def means(self, window: Box, pooled: np.ndarray) -> MemberMeans:
+        """At a window of the cropped CT grid whose mean logits (C, ...) are given."""
+        import torch
+
+        logits = torch.from_numpy(np.ascontiguousarray(pooled)).float()
+        probability, entropy = [], None
+        for index, temperature in enumerate(self._temperatures):
+            z = logits / torch.from_numpy(temperature.copy())[:, None, None, None]
+            p, of_first = _probability_and_entropy(z, self._sigmoid, index == 0)
+            probability.append(p.numpy())
+            entropy = of_first.numpy() if of_first is not None else entropy
+        for cell in self._cells_in(window):
+            sums = self._read(cell)
+            if sums is None:
+                continue
+            box = self.window(cell)
+            shared = window.within(Box(tuple(s.start for s in box), tuple(s.stop for s in box)))
+            inside = tuple(
+                slice(a - b.start, e - b.start) for a, e, b in zip(shared.start, shared.stop, box, strict=True)
+            )
+            there = tuple(slice(a - b, e - b) for a, e, b in zip(shared.start, shared.stop, window.start, strict=True))
+            for index, values in enumerate(probability):
+                part = sums[(slice(index * self._channels, (index + 1) * self._channels), *inside)]
+                np.divide(part, np.float32(self.members), out=values[(slice(None), *there)])
+            entropy[there] = sums[(-1, *inside)] / np.float32(self.members)
+        return MemberMeans(tuple(probability), entropy)
+
+    def _cells_in(self, window: Box) -> Iterator[tuple[int, int, int]]:
+        first = [a // size for a, size in zip(window.start, CELL, strict=True)]
+        last = [-(-b // size) for b, size in zip(window.stop, CELL, strict=True)]
+        return (
+            (z, y, x)
+            for z in range(first[0], last[0])
+            for y in range(first[1], last[1])
+            for x in range(first[2], last[2])
+        )
+
+    def _read(self, cell: tuple[int, int, int]) -> np.ndarray | None:
+        if cell in self._in_memory:
+            return self._in_memory[cell]
+        if cell not in self._in_file:
+            return None
+        sums = np.empty((len(self._temperatures) * self._channels + 1, *_shape(self.window(cell))), np.float32)
+        self._file.read(self._in_file[cell], sums)
+        return sums
+
+    def _write(self, cell: tuple[int, int, int], sums: np.ndarray) -> None:
+        if cell in self._in_memory:
+            return  # it was changed in place
+        if cell not in self._in_file:
+            if self._scratch.take(sums.nbytes):
+                self._in_memory[cell] = sums
+                return
+            self._file = self._file or self._scratch.file()
+            self._in_file[cell] = self._end
+            self._end += sums.nbytes
+        self._file.write(self._in_file[cell], sums)
+
+
+class CellFeeder:
+    """Takes one member's planes as the sliding window finishes them, and gives the cells what they need of them."""
+
+    def __init__(
+        self, cells: Cells, grid: GridReturn, before: Callable[[tuple[slice, ...]], Iterator], always: bool
+    ) -> None:
+        self._cells, self._grid, self._before, self._always = cells, grid, before, always
+        self._held: list[tuple[int, torch.Tensor, np.ndarray]] = []
+        self._layer = 0
+
+    def add(self, first: int, planes: torch.Tensor, foreground: np.ndarray) -> None:
+        """planes: (n, C, Y, X) float16 from plane `first` on; foreground: (n, Y, X), the most any temperature makes of it."""
+        self._held.append((first, planes, foreground))
+        there = first + len(planes)
+        while self._layer < self._cells.count[0]:
+            needed = self._support((self._layer, 0, 0))[0]
+            if needed.stop > there:
+                break
+            self._feed(needed)
+            self._layer += 1
+            self._held = [item for item in self._held if item[0] + len(item[1]) > self.needs_from]
+
+    @property
+    def needs_from(self) -> int:
+        """The first plane that a coming call may look at again (what the members before said there, too)."""
+        return self._support((self._layer, 0, 0))[0].start if self._layer < self._cells.count[0] else 1 << 62
+
+    def _support(self, cell: tuple[int, int, int]) -> tuple[slice, slice, slice]:
+        return self._grid.support(self._cells.window(cell))
+
+    def _feed(self, needed: slice) -> None:
+        import torch
+
+        parts = [
+            (
+                planes[max(0, needed.start - first) : needed.stop - first],
+                of_planes[max(0, needed.start - first) : needed.stop - first],
+            )
+            for first, planes, of_planes in self._held
+            if first < needed.stop
+        ]
+        block = torch.cat([planes for planes, _ in parts]) if len(parts) > 1 else parts[0][0]
+        highest = np.max([part.max(axis=0) for _, part in parts], axis=0)
+        _, rows, columns = self._cells.count
+        for row in range(rows):
+            for column in range(columns):
+                cell = (self._layer, row, column)
+                window = self._cells.window(cell)
+                support = self._grid.support(window)
+                active = self._always or bool(highest[support[1:]].max() > WAKES_AT)
+                self._cells.add(
+                    cell,
+                    lambda s=support, w=window: self._grid.sample(
+                        block[:, :, s[1], s[2]].permute(1, 0, 2, 3), w, exact=False
+                    ),
+                    lambda w=window: self._before(w),
+                    active,
+                )
+
+
+def _probability_and_entropy(z: torch.Tensor, sigmoid: bool, with_entropy: bool):
+    """(C, ...) float32 logits to probabilities, and their entropy in nats (...) where it is wanted."""
+    import torch
+
+    if sigmoid:
+        p = torch.sigmoid(z)
+        if not with_entropy:
+            return p, None
+        both = torch.nn.functional.softplus(z) - p * z  # binary entropy, exact in both tails
+        return p, both.mean(dim=0).clamp_(min=0)
+    logarithm = torch.log_softmax(z, dim=0)
+    p = logarithm.exp()
+    return p, (p * logarithm).sum(dim=0).neg_().clamp_(min=0) if with_entropy else None
+
+
+def _shape(window: Sequence[slice]) -> tuple[int, ...]:
+    return tuple(s.stop - s.start for s in window)

@@ -1,0 +1,63 @@
+"""Where networks run, in which precision, and how running out of memory is told from other failures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ..errors import CalibUncertaintyError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: CUDA, then Apple's MPS, then the CPU. Raises CalibUncertaintyError where the named one is not there."""
+    import torch
+
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise CalibUncertaintyError(f"'{name}' is not a device; choose auto, cpu, cuda, cuda:1 or mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise CalibUncertaintyError(
+            f"'{name}' is not a device this program uses; choose auto, cpu, cuda, cuda:1 or mps"
+        )
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise CalibUncertaintyError(f"there is no CUDA device '{name}' that PyTorch can use; choose cpu or auto")
+    if device.type == "mps" and not has_mps:
+        raise CalibUncertaintyError("there is no Apple GPU that PyTorch can use; choose cpu or auto")
+    return device
+
+
+def autocast_for(device: torch.device, precision: str) -> Callable[[], contextlib.AbstractContextManager]:
+    """What a forward is wrapped in. stock: mixed precision on CUDA and single elsewhere, as nnU-Net does; bf16: on CPUs.
+
+    Raises CalibUncertaintyError where bf16 is asked for and the device has nothing to gain from it.
+    """
+    import torch
+
+    if precision == "stock":
+        return (lambda: torch.autocast("cuda")) if device.type == "cuda" else contextlib.nullcontext
+    if device.type != "cpu":
+        raise CalibUncertaintyError(
+            f"--precision bf16 is for CPUs; on {device.type} nnU-Net's own precision is used: leave it out"
+        )
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise CalibUncertaintyError("this CPU has no bf16 arithmetic; leave --precision bf16 out")
+    return lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch has a class of its own for GPUs, and a RuntimeError for the CPU."""
+    import torch
+
+    kinds = (MemoryError, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError))
+    if isinstance(error, kinds):
+        return True
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)

@@ -1,0 +1,100 @@
+"""Where on the network's grid anything but background is likely, and how many members' worth of opinions there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLED_VOXELS = 1 << 16
+LOOKED_AT_FROM = 0.01  # probability; where every member is surer of background they do not disagree
+
+
+def largest_foreground(logits: torch.Tensor, temperature: np.ndarray, sigmoid: bool, factor: float = 1.0) -> np.ndarray:
+    """The most foreground that any temperature up to the given one makes of these logits; (n, Y, X) float32 probabilities.
+
+    logits: (n, C, Y, X) float16. temperature: (C,), none below 1. factor: of the odds, a bound for what pooling may add.
+    Below one half, foreground only grows with the temperature; from one half on it stays there (softmax), so one temperature
+    answers for all below it, and for the mean of several members' logits as well: log-odds of foreground are convex.
+    """
+    import torch
+
+    z = logits.float()
+    if (temperature != 1).any():
+        z = z / torch.from_numpy(temperature.astype(np.float32)).to(z.device)[None, :, None, None]
+    odds = z.amax(dim=1) if sigmoid else torch.logsumexp(z[:, 1:], dim=1).sub_(z[:, 0])
+    if factor != 1:
+        odds += float(np.log(factor))
+    return torch.sigmoid_(odds).cpu().numpy()
+
+
+def has_label(logits: torch.Tensor, sigmoid: bool) -> np.ndarray:
+    """Where the segmentation is not background, (n, Y, X); logits: (n, C, Y, X)."""
+    if sigmoid:
+        return (logits.amax(dim=1) > 0).cpu().numpy()
+    return (logits[:, 1:].amax(dim=1) > logits[:, 0]).cpu().numpy()
+
+
+class Seen:
+    """The largest foreground probability of any member, and where the pool has a label; over one grid."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.likely = np.zeros(tuple(shape), np.float16)
+        self.labelled = np.zeros(tuple(shape), bool)
+
+    def member(self, first: int, foreground: np.ndarray) -> None:
+        """One member's planes from `first` on."""
+        part = self.likely[first : first + len(foreground)]
+        np.maximum(part, foreground.astype(np.float16), out=part)
+
+    def pool(self, first: int, labelled: np.ndarray) -> None:
+        """The pool's planes from `first` on."""
+        self.labelled[first : first + len(labelled)] |= labelled
+
+
+class MemberSample:
+    """Every member's foreground probability at the same scattered places, for how alike the members are."""
+
+    def __init__(self, members: int, seed: int = 0) -> None:
+        self._places = np.random.default_rng(seed).random((SAMPLED_VOXELS, 3), dtype=np.float32)
+        self._values = np.zeros((members, SAMPLED_VOXELS), np.float32) if members > 1 else None
+        self._order: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
+
+    def add(self, member: int, first: int, foreground: np.ndarray, shape: Sequence[int]) -> None:
+        """One member's planes (n, Y, X) from `first` on, of a grid of `shape`."""
+        if self._values is None:
+            return
+        index, order = self._indices(tuple(shape))
+        begin, end = np.searchsorted(index[0], [first, first + len(foreground)])
+        z, y, x = index[:, begin:end]
+        self._values[member, order[begin:end]] = foreground[z - first, y, x]
+
+    def _indices(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        if shape not in self._order:
+            index = np.minimum((self._places * shape).astype(np.int64), np.array(shape) - 1)
+            order = np.argsort(index[:, 0], kind="stable")
+            self._order[shape] = index[order].T, order
+        return self._order[shape]
+
+    def effective(self) -> float | None:
+        """How many independent members these are worth, 1 to M; None where too little was seen to tell.
+
+        1 + (sum of eigenvalues)^2 / (sum of their squares), of the covariance over places of what each member says beyond the
+        mean of all: M for members that differ independently, 1 for copies (our definition). Places are those where some
+        member's foreground probability exceeds 1 %.
+        """
+        if self._values is None:
+            return 1.0
+        seen = self._values[:, self._values.max(axis=0) > LOOKED_AT_FROM].astype(np.float64)
+        if seen.shape[1] < 30:
+            return None
+        beyond = seen - seen.mean(axis=0)
+        covariance = beyond @ beyond.T / seen.shape[1]
+        squares = float((covariance**2).sum())  # the sum of squared eigenvalues of a symmetric matrix
+        if squares <= 1e-24:
+            return 1.0
+        return 1.0 + float(np.trace(covariance)) ** 2 / squares
