@@ -91,14 +91,12 @@ class FittedRegionTemperatures:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What is doubtful about a region's fit, each naming the region."""
-        found = []
-        for name, region in zip(self.names, self.regions, strict=True):
-            if region.warnings:
-                found.append(f"the reference labels inside the region of interest are all in, or all outside, {name}")
-            if region.status in ("separable", "uninformative"):
-                found.append(f"the temperature of {name} ran to its limit ({region.temperature:g}, {region.status})")
-        return tuple(found)
+        """What is doubtful about the regions' fits, each naming its region."""
+        return tuple(
+            f"{name} is everywhere or nowhere in the reference labels inside the region of interest"
+            for name, region in zip(self.names, self.regions, strict=True)
+            if region.warnings
+        )
 
     def calibrator(self) -> RegionTemperatureScaling:
         """The calibrator with these temperatures."""

@@ -30,7 +30,7 @@ class Region:
     `kind` is "uncertain" (above the threshold, near a structure) or "possible_miss" (far from every structure, yet some
     structure is likely enough). `label` and `structure` are the nearest structure, or the one possibly missed; 0 and "" when
     there is none. `mean` and `peak` are of the measure (possible_miss: of the foreground probability). `score` is the volume
-    in mL expected to be wrong: the sum of 1 - highest calibrated probability (possible_miss: of the foreground probability)
+    in mL expected to be wrong: the sum of the calibrated probability of an error (possible_miss: of the foreground probability)
     times the voxel volume; our definition. `distance_mm` is the least distance to a predicted structure, None when there is
     none. `share` is `score` as a part of the structure's predicted volume, what regions are read by: 0.1 mL in doubt is much of
     a lymph node and nothing of a liver (our definition; None for a possible miss). The centroid may lie outside a region that
@@ -104,11 +104,16 @@ class _Components:
 
     def majority(self, labels: np.ndarray) -> np.ndarray:
         """(count,) most frequent label above 0 in each component, 0 when there is none; of equal ones the lowest."""
-        highest = int(labels.max(initial=0)) + 1
-        counts = np.bincount(self.component * highest + labels, minlength=self.count * highest)
-        counts = counts.reshape(self.count, highest)
+        # counted by place among those present: regions may have numbers up to 65535
+        occurs = np.bincount(labels, minlength=1)
+        occurs[0] = 1
+        present = np.flatnonzero(occurs)
+        place = np.zeros(present[-1] + 1, np.int64)
+        place[present] = np.arange(present.size)
+        counts = np.bincount(self.component * present.size + place[labels], minlength=self.count * present.size)
+        counts = counts.reshape(self.count, present.size)
         counts[:, 0] = 0
-        return counts.argmax(axis=1)
+        return present[counts.argmax(axis=1)]
 
 
 def find_regions(
@@ -133,9 +138,9 @@ def find_regions(
 
     :param measure_array: (z, y, x) the measure of uncertainty.
     :param distance: (z, y, x) mm to the nearest predicted structure, +inf when there is none.
-    :param label: (z, y, x) predicted labels.
-    :param p_foreground: (z, y, x) calibrated probability that the voxel is no background.
-    :param expected_error: (z, y, x) 1 - highest calibrated probability.
+    :param label: (z, y, x) predicted labels; of a model with regions the numbers of `regions_class_order`.
+    :param p_foreground: (z, y, x) calibrated probability that the voxel is no background (`Heads.foreground`).
+    :param expected_error: (z, y, x) calibrated probability that the label is wrong (`measures.expected_error`).
     :param roi_mm: limit of the region of interest in mm.
     :param threshold: of the measure, in its unit.
     :param volume: geometry of these arrays (spacing, and position of an index in LPS and RAS).
@@ -217,7 +222,7 @@ def _describe(
         structure_labels = structure_labels.copy()
         apart = np.flatnonzero(structure_labels == 0)
         structure_labels[apart] = _label_nearest_to(indices[nearest[apart]], label, volume.spacing_zyx)
-    structure_ml = np.bincount(np.ravel(label)) * voxel_ml
+    structure_ml = _count_of_each(label) * voxel_ml
     found = []
     for number in range(components.count):
         name = labels.get(int(structure_labels[number]), "")
@@ -245,6 +250,14 @@ def _positions(name: str, index_zyx: np.ndarray, volume: Geometry) -> dict[str, 
         f"{name}_{space}_mm": tuple(float(value) for value in position(index_zyx))
         for space, position in (("ras", volume.ras_from_index), ("lps", volume.lps_from_index))
     }
+
+
+def _count_of_each(label: np.ndarray) -> np.ndarray:
+    """Voxels of each label 0, 1, ...; layer by layer, because counting makes 64-bit numbers of what it counts."""
+    highest = int(label.max(initial=0))
+    return sum(
+        (np.bincount(np.ravel(layer), minlength=highest + 1) for layer in label), start=np.zeros(highest + 1, np.int64)
+    )
 
 
 def _label_nearest_to(

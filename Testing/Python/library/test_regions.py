@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import label as scipy_label
 
+from CalibUncertaintyLib.model.heads import Heads
+from CalibUncertaintyLib.uncertainty.measures import MEASURES, entropy, expected_error
 from CalibUncertaintyLib.uncertainty.regions import FoundRegions, Region, find_regions
 from CalibUncertaintyLib.uncertainty.roi import distance_to_structures
 from CalibUncertaintyLib.volume import Volume
@@ -110,6 +112,34 @@ def test_the_structure_of_an_overlapping_region_is_the_one_it_overlaps_most():
     (region,) = found_in(given)
     assert (region.label, region.structure, region.distance_mm) == (2, "Mandible", 0.0)
     assert "at Mandible" in region.reason
+
+
+def test_regions_of_a_region_model_are_called_by_their_numbers_in_the_segmentation():
+    """Numbers of regions_class_order: any, in any order, up to 65535; an expected error that one region alone has."""
+    heads = Heads.of({"background": 0, "whole": [1, 2], "core": 2}, [65535, 7], "dataset.json")
+    p = np.zeros((2, 8, 30, 30), np.float32)
+    p[0, 3:5, 5:15, 5:15] = 0.99
+    p[1, 3:5, 8:11, 8:11] = 0.99
+    p[0, 4, 5, 5:9] = (0.55, 0.6, 0.65, 0.6)  # the border of the whole
+    p[1, 4, 9, 9] = 0.6  # and the core's inside
+    p[1, 4, 20, 20] = 0.3  # a core that may have been missed
+    given = {
+        "measure_array": entropy(p, True), "label": heads.label_of(p), "p_foreground": heads.foreground(p),
+        "expected_error": expected_error(p, True), "class_of_miss": np.asarray(heads.values)[p.argmax(axis=0)],
+    }
+    assert given["label"].dtype == np.uint16
+    names = dict(zip(heads.values, heads.names, strict=True))
+    threshold = MEASURES["entropy"].default_threshold(2, sigmoid=True)
+    found = found_in(given, labels=names, threshold=threshold, miss_probability=0.25, roi_mm=3.0)
+    kinds = {(region.kind, region.label, region.structure, region.voxels) for region in found}
+    assert kinds == {
+        ("uncertain", 65535, "whole", 4), ("uncertain", 7, "core", 1), ("possible_miss", 7, "core", 1),
+    }
+    border = next(region for region in found if region.structure == "whole")
+    assert border.score == pytest.approx((0.45 + 0.4 + 0.35 + 0.4) * 0.002)
+    assert border.share == pytest.approx((0.45 + 0.4 + 0.35 + 0.4) / np.count_nonzero(given["label"] == 65535))
+    core = next(region for region in found if region.kind == "uncertain" and region.structure == "core")
+    assert core.share == pytest.approx(0.4 / np.count_nonzero(given["label"] == 7))
 
 
 def test_the_structure_of_a_region_apart_is_the_nearest_in_mm_by_brute_force():
