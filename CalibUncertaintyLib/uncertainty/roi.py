@@ -1,5 +1,7 @@
 """The region of interest: distance in mm from the predicted structures."""
 
+import os
+
 import numpy as np
 
 # Distances are float32 roots of sums of squares; a voxel that lies exactly on the limit may come out this much beyond it.
@@ -25,7 +27,9 @@ def distance_to_structures(label: np.ndarray, spacing_zyx: tuple[float, float, f
         return np.full(label.shape, np.inf, dtype=np.float32)
     import edt
 
-    return edt.edt(outside, anisotropy=tuple(float(step) for step in spacing_zyx), black_border=False, parallel=1)
+    anisotropy = tuple(float(step) for step in spacing_zyx)
+    # the same numbers with any number of threads
+    return edt.edt(outside, anisotropy=anisotropy, black_border=False, parallel=os.cpu_count() or 1)
 
 
 def roi_mask(distance: np.ndarray, distance_mm: float) -> np.ndarray:

@@ -191,6 +191,9 @@ def test_every_measure_tells_a_person_what_it_means(measure):
     assert measure.unit in ("nats", "probability")
     assert measure.sentence.startswith("Bright: ")
     assert measure.sentence.count(".") == 1
+    # of regions no answer holds "all" of the probability: each has its own
+    assert measure.sentence_for(False) == measure.sentence
+    assert ("one or more structures" in measure.sentence_for(True)) == (measure.id in ("conf", "margin", "entropy"))
     for classes in (2, 6, 25):
         assert 0 < measure.default_threshold(classes) < measure.upper(classes, 5)
 
