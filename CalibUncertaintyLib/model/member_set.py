@@ -25,7 +25,8 @@ class MemberSet:
     models, folds: the model folders and the folds of each. checkpoints: file names, in every fold the same. flips: "off", "mean"
     (nnU-Net's mirroring, averaged inside each member) or "members" (each flip is a member). dropout: samples a network with its
     dropout kept active, 0 for none; seed: of those samples. insert_dropout: rate in (0, 1) of dropout that is put into a network
-    trained without it. left_out: sources that hold the same weights as one before them. warnings: what was noticed while choosing.
+    trained without it. left_out: sources that hold the same weights as one before them. before: the members of a cascade's first
+    stage, whose labels these are shown; None where no model is a second stage. warnings: what was noticed while choosing.
     """
 
     models: tuple[ModelFolder, ...]
@@ -36,18 +37,20 @@ class MemberSet:
     seed: int = 0
     insert_dropout: float | None = None
     left_out: tuple[Source, ...] = ()
+    before: MemberSet | None = None
     warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def choose(
         cls, models: ModelFolder | str | Path | Sequence[ModelFolder | str | Path], folds: str | Fold | Sequence[Fold] = "all",
         checkpoints: str | Sequence[str] | None = None, flips: str = "mean", dropout: int = 0, seed: int = 0,
-        insert_dropout: float | None = None,
+        insert_dropout: float | None = None, previous: str | os.PathLike | None = None,
     ) -> MemberSet:  # fmt: skip
         """The set meant by these options.
 
         models: one or several trained folders with the same structures and channels; folds: "all" or a list, of each model.
-        checkpoints: None for checkpoint_final.pth, file names, patterns such as "checkpoint_cycle*", or "all".
+        checkpoints: None for checkpoint_final.pth, file names, patterns such as "checkpoint_cycle*", or "all". previous: model
+        folder of a cascade's first stage, where it does not lie beside the second's.
         Raises CalibUncertaintyError, one line naming the folder, fold, file or value that is wrong.
         """
         check_member_values(flips, dropout, seed, insert_dropout)
@@ -59,14 +62,9 @@ class MemberSet:
         selected = tuple(tuple(model.select_folds(folds)) for model in opened)
         names = _checkpoint_names(opened, selected, checkpoints)
         chosen = cls(
-            opened,
-            selected,
-            names,
-            flips,
-            int(dropout),
-            int(seed),
-            None if insert_dropout is None else float(insert_dropout),
-        )
+            opened, selected, names, flips, int(dropout), int(seed), None if insert_dropout is None else float(insert_dropout),
+            before=_first_stage(opened, selected, flips, previous),
+        )  # fmt: skip
         twins = chosen._identical_files()
         return chosen.without(twins) if twins else chosen
 
@@ -129,7 +127,7 @@ class MemberSet:
 
         As `ModelFolder.fingerprint` of the first model, with every source among "checkpoints"; keys are added only for what
         goes beyond folds of one model: "flips" (for members), "dropout" with "seed" and "insert_dropout", "models" (then each
-        checkpoint has the index of its "model"), and "duplicates" (what was left out).
+        checkpoint has the index of its "model"), "previous" (a cascade's first stage), and "duplicates" (what was left out).
         """
         document = self.models[0].fingerprint([])
         document["checkpoints"] = [self._hashed(source) for source in self.sources()]
@@ -154,6 +152,9 @@ class MemberSet:
         if len(self.models) > 1:
             keys = ("name", "configuration", "trainer", "plans_sha256", "dataset_sha256")
             added["models"] = [{key: model.fingerprint([])[key] for key in keys} for model in self.models]
+        if self.before is not None:
+            first = self.before.fingerprint()
+            added["previous"] = {key: first[key] for key in ("plans_sha256", "checkpoints", "previous") if key in first}
         if self.left_out:
             added["duplicates"] = [self._hashed(source) for source in self.left_out]
         return added
@@ -200,6 +201,8 @@ class MemberSet:
             inserted = "" if self.insert_dropout is None else f", inserted with rate {self.insert_dropout:g}"
             samples = "sample" if self.dropout == 1 else "samples"
             parts.append(f"{self.dropout} dropout {samples} (seed {self.seed}{inserted})")
+        if self.before is not None:
+            parts.append(f"shown the labels of {self.before.models[0].configuration} ({self.before.describe()})")
         return ", ".join(parts)
 
     def _identical_files(self) -> dict[Source, Source]:
@@ -259,6 +262,31 @@ def _check_models(models: Sequence[ModelFolder]) -> None:
             raise CalibUncertaintyError(
                 f"{first.path} and {other.path} cannot be asked together: {problem}; choose models of the same structures"
             )
+
+
+def _first_stage(
+    models: Sequence[ModelFolder], folds: Sequence[Sequence[Fold]], flips: str, previous: str | os.PathLike | None
+) -> MemberSet | None:
+    """The members of a cascade's first stage: the folds asked of the second where it has all of them, else all that it has."""
+    cascades = [
+        (model, of_model) for model, of_model in zip(models, folds, strict=True) if model.previous_stage is not None
+    ]
+    if not cascades:
+        if previous is not None:
+            raise CalibUncertaintyError(
+                f"{models[0].name} ({models[0].configuration}) is no second stage of a cascade; leave --previous out"
+            )
+        return None
+    found = [model.previous_model(previous) for model, _ in cascades]
+    for (model, _), other in zip(cascades, found, strict=True):
+        if os.path.realpath(other.path) != os.path.realpath(found[0].path):
+            raise CalibUncertaintyError(
+                f"{cascades[0][0].path} and {model.path} have first stages of their own; ask these models one at a time, or name"
+                " one first stage for all with --previous DIR"
+            )
+    wanted = list(dict.fromkeys(fold for _, of_model in cascades for fold in of_model))
+    has_all = all(found[0].checkpoint_path(fold).is_file() for fold in wanted)
+    return MemberSet.choose(found[0], wanted if has_all else "all", flips="off" if flips == "off" else "mean")
 
 
 def _difference(first: ModelFolder, other: ModelFolder) -> str:

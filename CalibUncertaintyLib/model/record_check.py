@@ -13,7 +13,10 @@ SCHEMA = "calib-uncertainty/calibration-record"
 SCHEMA_VERSION, PLAIN_SCHEMA_VERSION = 2, 1
 STATUSES = ("ok", "separable", "uninformative")
 MODES = ("pool_logit", "pool_prob")
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0  # the range the fit searches; outside it maps overflow or say nothing
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = (
+    0.05,
+    20.0,
+)  # the range the fit searches; outside it maps overflow or say nothing
 _TEMPERATURE_RANGE = f"from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
 TEMPERATURE_SLACK = 1e-9  # the fit comes to the ends of its range through a logarithm
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -62,7 +65,7 @@ def _problem_in_entry(entry: Any, where: str, n_labels: int) -> str:
 
 
 def _problem_in_members(members: Mapping, where: str) -> str:
-    problem = ""
+    problem = _problem_in_first_stage(members.get("previous"), f"{where}.previous")
     for name, checks in (("checkpoints", _CHECKPOINT), ("duplicates", _CHECKPOINT), ("models", _MODEL_OF_SEVERAL)):
         for index, item in enumerate(members.get(name, ())):
             problem = problem or _first_problem(item, f"{where}.{name}[{index}].", checks)
@@ -76,6 +79,15 @@ def _problem_in_members(members: Mapping, where: str) -> str:
     if max(model for model, _, _ in files) >= max(1, len(members.get("models", ()))):
         return f"{where}.checkpoints must name models that are listed"
     return ""
+
+
+def _problem_in_first_stage(stage: Any, where: str) -> str:
+    if stage is None:
+        return ""
+    problem = _first_problem(stage, f"{where}.", _FIRST_STAGE)
+    for index, item in enumerate(stage["checkpoints"] if not problem else ()):
+        problem = problem or _first_problem(item, f"{where}.checkpoints[{index}].", _CHECKPOINT)
+    return problem or _problem_in_first_stage(stage.get("previous"), f"{where}.previous")
 
 
 def _problem_in_lists(entry: Mapping, where: str, n_labels: int) -> str:
@@ -143,7 +155,9 @@ def _temperature(value: Any) -> str:
 
 def _whole_number(lowest: int) -> Check:
     return lambda value: (
-        "" if isinstance(value, int) and not isinstance(value, bool) and value >= lowest else f"a whole number from {lowest} up"
+        ""
+        if isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+        else f"a whole number from {lowest} up"
     )
 
 
@@ -182,8 +196,10 @@ def _is_digits(text: str) -> bool:
 
 
 def _labels(value: Any) -> str:
-    right = isinstance(value, Mapping) and value and all(
-        _is_digits(str(key)) and int(key) > 0 and isinstance(name, str) for key, name in value.items()
+    right = (
+        isinstance(value, Mapping)
+        and value
+        and all(_is_digits(str(key)) and int(key) > 0 and isinstance(name, str) for key, name in value.items())
     )
     return "" if right else "an object of label numbers (1 and above) and names"
 
@@ -195,7 +211,7 @@ def _folds(value: Any) -> str:
 
 def _fold(value: Any) -> str:
     right = value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
-    return "" if right else "a fold's number or \"all\""
+    return "" if right else 'a fold\'s number or "all"'
 
 
 def _texts(value: Any) -> str:
@@ -211,30 +227,56 @@ def _or_null(check: Check) -> Check:
 
 
 _RECORD = {
-    "model": (True, _object), "entries": (True, _list), "created": (True, _text), "versions": (True, _object),
+    "model": (True, _object),
+    "entries": (True, _list),
+    "created": (True, _text),
+    "versions": (True, _object),
 }
 _MODEL = {
-    "name": (True, _text), "configuration": (True, _text), "trainer": (True, _text), "labels": (True, _labels),
+    "name": (True, _text),
+    "configuration": (True, _text),
+    "trainer": (True, _text),
+    "labels": (True, _labels),
     "plans_sha256": (True, _sha256),
 }
 _ENTRY = {
-    "members": (True, _object), "mode": (True, _one_of(*MODES)), "method": (True, _one_of("temperature")),
-    "temperature": (True, _temperature), "temperature_interval": (True, _interval),
-    "temperature_status": (True, _one_of(*STATUSES)), "member_temperature": (True, _or_null(_temperature)),
-    "roi": (True, _object), "cases": (True, _texts), "figures": (True, _object), "thresholds": (True, _object),
+    "members": (True, _object),
+    "mode": (True, _one_of(*MODES)),
+    "method": (True, _one_of("temperature")),
+    "temperature": (True, _temperature),
+    "temperature_interval": (True, _interval),
+    "temperature_status": (True, _one_of(*STATUSES)),
+    "member_temperature": (True, _or_null(_temperature)),
+    "roi": (True, _object),
+    "cases": (True, _texts),
+    "figures": (True, _object),
+    "thresholds": (True, _object),
     "created": (True, _text),
 }
 _MEMBERS = {
-    "folds": (True, _folds), "checkpoint": (True, _text), "checkpoints": (True, _list), "mirroring": (True, _truth),
-    "flips": (False, _one_of("members")), "dropout": (False, _whole_number(1)),
-    "seed": (False, _whole_number(0)), "insert_dropout": (False, _share), "models": (False, _several),
+    "folds": (True, _folds),
+    "checkpoint": (True, _text),
+    "checkpoints": (True, _list),
+    "mirroring": (True, _truth),
+    "flips": (False, _one_of("members")),
+    "dropout": (False, _whole_number(1)),
+    "seed": (False, _whole_number(0)),
+    "insert_dropout": (False, _share),
+    "models": (False, _several),
     "duplicates": (False, _list),
+    "previous": (False, _object),
 }
+_FIRST_STAGE = {"plans_sha256": (True, _sha256), "checkpoints": (True, _list)}
 _CHECKPOINT = {
-    "fold": (True, _fold), "checkpoint": (True, _text), "sha256": (True, _sha256), "model": (False, _whole_number(0)),
+    "fold": (True, _fold),
+    "checkpoint": (True, _text),
+    "sha256": (True, _sha256),
+    "model": (False, _whole_number(0)),
 }
 _MODEL_OF_SEVERAL = {"name": (True, _text), "plans_sha256": (True, _sha256)}
 _ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt"))}
 _THRESHOLD = {
-    "value": (True, _zero_or_above), "unit": (True, _text), "mean_error_dice": (False, _or_null(_zero_or_above)),
+    "value": (True, _zero_or_above),
+    "unit": (True, _text),
+    "mean_error_dice": (False, _or_null(_zero_or_above)),
 }

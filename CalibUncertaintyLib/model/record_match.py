@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 # Keys of an entry's "members" that are there only for what goes beyond folds of one model
-BEYOND_FOLDS = ("flips", "dropout", "seed", "insert_dropout", "models", "duplicates")
+BEYOND_FOLDS = ("flips", "dropout", "seed", "insert_dropout", "models", "previous", "duplicates")
 
 
 def goes_beyond_folds(members: Mapping) -> bool:
@@ -40,6 +40,7 @@ def difference(members: Mapping, wanted: Mapping, mirroring: bool) -> list[str]:
     return [
         _other_models(members, wanted),
         _other_weights(members, wanted),
+        _other_first_stage(members.get("previous"), wanted.get("previous")),
         _other_flips(_flips(members, members["mirroring"]), _flips(wanted, mirroring)),
         _other_dropout(_dropout(members), _dropout(wanted)),
     ]
@@ -92,6 +93,26 @@ def _other_weights(members: Mapping, wanted: Mapping) -> str:
                 f"the record was made with fold {item['fold']}'s {item['checkpoint']} too, which this run does not use"
             )
     return ""
+
+
+def _other_first_stage(made: Mapping | None, asked: Mapping | None) -> str:
+    """Of a cascade: what its first stage says is an input of the second."""
+    if made is None or asked is None:
+        return (
+            ""
+            if made is asked
+            else "the record was made for another kind of model (one of them is a cascade's second stage)"
+        )
+    if made["plans_sha256"] != asked["plans_sha256"]:
+        return "the first stage of the cascade has other plans than the one this record was made with"
+    if not same_folds(made, asked):
+        return (
+            f"the record was made with {folds_together(folds_of(made))} of the cascade's first stage, not with"
+            f" {folds_together(folds_of(asked))}"
+        )
+    if _other_weights(made, asked):
+        return f"of the cascade's first stage: {_other_weights(made, asked)}"
+    return _other_first_stage(made.get("previous"), asked.get("previous"))
 
 
 def _flips(members: Mapping, mirroring: bool) -> str:

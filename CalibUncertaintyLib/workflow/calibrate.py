@@ -8,17 +8,22 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..inference.members import MemberPredictor
 from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
+from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry
 from ..progress import Progress
+from ..volume import Volume
+from .cascade import run_previous_stage
 from .fit import Reference, fit_entries
-from .labelled import LabelledCase, PreviousStage, RoiVoxels, collect, read_cases, refuse_doubtful_cases
+from .labelled import FirstStage, LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
 from .options import MemberOptions, is_number
 from .record_file import add_to_record, check_record_file
 
@@ -60,7 +65,7 @@ def calibrate(
     chosen, progress = CalibrateOptions(**options), progress or Progress()
     progress.begin()
     members = chosen.members_of(model)
-    for folder in members.models:
+    for folder in (*members.models, *(members.before.models if members.before else ())):
         folder.refuse_unsupported()
     first = members.models[0]
     listed = read_cases(cases) if isinstance(cases, str | Path) else list(cases)
@@ -74,7 +79,9 @@ def calibrate(
         for message in predictor.warnings:
             progress.warn(message)
         members = predictor.chosen  # less what turned out to hold the same weights
-        voxels = collect_cases(listed, first, predictor, chosen.roi_mm, folder, progress)
+        voxels = collect_cases(
+            listed, first, predictor, chosen.roi_mm, folder, progress, _FirstStage(members, chosen, folder, progress)
+        )
         with progress.stage("fit", 0.9, 1.0, "fitting temperatures and thresholds"):
             entries = fit_entries(
                 voxels, members.as_recorded(), Reference.of(first), chosen.roi_mm, chosen.bootstrap, progress
@@ -82,6 +89,25 @@ def calibrate(
     add_to_record(path, members, entries, progress)
     progress.finish()
     return path, entries[0]
+
+
+@dataclass(frozen=True)
+class _FirstStage:
+    """What a cascade's first stage predicts on a case's images; None where there is none. What it warns of is said once."""
+
+    members: MemberSet
+    options: CalibrateOptions
+    folder: Path
+    progress: Progress
+    said: set[str] = field(default_factory=set)
+
+    def __call__(self, volumes: Sequence[Volume]) -> np.ndarray | None:
+        stage = run_previous_stage(self.members, volumes, self.options, self.progress, self.folder)
+        for warning in stage.warnings if stage else ():
+            if warning not in self.said:
+                self.said.add(warning)
+                self.progress.warn(warning)
+        return stage.labels if stage else None
 
 
 @contextmanager
@@ -120,7 +146,7 @@ def collect_cases(
     roi_mm: float,
     folder: Path,
     progress: Progress,
-    previous: PreviousStage | None = None,
+    previous: FirstStage | None = None,
 ) -> list[RoiVoxels]:
     """Run the members on every case; what they say near the structures is kept in `folder`."""
     found = []

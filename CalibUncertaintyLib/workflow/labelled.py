@@ -21,13 +21,13 @@ from ..model.folder_check import label_number
 from ..model.heads import region_truth, regions_of
 from ..model.member_set import MemberSet
 from ..progress import Progress
-from ..reading import check_is_ct
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
+from .inputs import check_channels, read_channels
 from .room import bytes_on_disk, check_room
 
 COLUMNS = ("id", "ct", "labels")
-PreviousStage = Callable[[Sequence[Volume]], np.ndarray]
+FirstStage = Callable[[Sequence[Volume]], np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,8 @@ def _channel_files(folder: Path, listed: str) -> list[Path]:
 def refuse_doubtful_cases(cases: Sequence[LabelledCase], members: MemberSet, progress: Progress) -> None:
     """Refuse no case, a case twice, and cases that trained a member: a model is too sure of what it was trained on.
 
-    Warns where it is not known what trained a fold, and of a case whose file has the name of another one that did.
+    The first stage of a cascade counts as well: its labels are too good on what it was trained on. Warns where it is not known
+    what trained a fold, and of a case whose file has the name of another one that did.
     """
     if not cases:
         raise CalibUncertaintyError("no case was given; at least one held-out labelled case is needed")
@@ -117,6 +118,8 @@ def refuse_doubtful_cases(cases: Sequence[LabelledCase], members: MemberSet, pro
             f"The case {case} has a file with the name of {name}, on which {in_words(sources, members)}"
             f" {'was' if len(sources) == 1 else 'were'} trained: make sure it is another patient"
         )
+    if members.before is not None:
+        refuse_doubtful_cases(cases, members.before, progress)
 
 
 @dataclass(frozen=True)
@@ -179,14 +182,14 @@ def _farthest_corner_voxels(reference: Volume, ct: Volume) -> float:
 
 def collect(
     case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch, kept: Scratch,
-    progress: Progress, previous: PreviousStage | None = None,
+    progress: Progress, previous: FirstStage | None = None,
 ) -> RoiVoxels:  # fmt: skip
     """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
 
     model: the first of the members' models. passing: for the logits of the whole case; kept: for those that are returned.
     previous: gives what a cascade's first stage predicts on the case's images, (z, y, x).
     """
-    volumes = read_images(case, model)
+    volumes = read_images(case, model, progress)
     reference = read_reference(case, volumes[0], model)
     prepared = predictor.prepare(volumes, previous(volumes) if previous else None)
     _check_room_for_logits(case, predictor, prepared, passing)
@@ -212,21 +215,18 @@ def collect(
     return voxels
 
 
-def read_images(case: LabelledCase, model: ModelFolder) -> list[Volume]:
+def read_images(case: LabelledCase, model: ModelFolder, progress: Progress) -> list[Volume]:
     """The image of every input channel.
 
-    Raises CalibUncertaintyError where their number is another than the model's, or a CT's values are no Hounsfield units.
+    Raises CalibUncertaintyError where their number or grid does not fit, or a CT's values are no Hounsfield units.
     """
-    wanted = model.channels
-    if len(case.channels) != len(wanted):
-        raise CalibUncertaintyError(
-            f"case {case.id} has {len(case.channels)} image{'' if len(case.channels) == 1 else 's'} and {model.name} wants"
-            f" {len(wanted)} ({', '.join(wanted)}); list them in that order, with ; between"
-        )
-    volumes = [Volume.read(path) for path in case.channels]
-    for volume, path, name in zip(volumes, case.channels, wanted, strict=True):
-        if len(wanted) == 1 or name.upper() == "CT":
-            check_is_ct(volume, path)
+    try:
+        volumes, description = read_channels(list(case.channels), model)
+        warnings = check_channels(volumes, model, description)
+    except CalibUncertaintyError as error:
+        raise CalibUncertaintyError(f"case {case.id}: {error}") from error
+    for warning in warnings:
+        progress.warn(f"{case.id}: {warning}")
     return volumes
 
 

@@ -73,7 +73,7 @@ class MemberOptions:
     def members_of(self, model: ModelFolder | str | Path | Sequence[ModelFolder | str | Path]) -> MemberSet:
         """The members that these options mean in one model folder, or in several together."""
         return MemberSet.choose(
-            model, self.folds, self.checkpoints, self.flips, self.dropout, self.seed, self.insert_dropout
+            model, self.folds, self.checkpoints, self.flips, self.dropout, self.seed, self.insert_dropout, self.previous
         )
 
     @classmethod
