@@ -30,9 +30,10 @@ def dropout_layers(network: nn.Module) -> list[nn.Module]:
 def add_dropout(network: nn.Module, where: str, rate: float) -> list[nn.Module]:
     """Put dropout of single values into a U-Net of nnU-Net, in place; returns the new layers (active in training mode, as usual).
 
-    where, after the published code of Rousseau et al. (ISBI 2021):
+    where, after Rousseau et al. (ISBI 2021), section 2, with the bottom of the U counted as an encoder block, as nnU-Net does:
     "decoder": on what every decoder block receives (the upsampled features and the skip), and on what the output layer receives;
-    "center": on what the bottom and the two encoder blocks above it give out, and on what the two lowest decoder blocks receive.
+    "center": on what the two lowest encoder blocks give out, and on what the two lowest decoder blocks receive. (Their published
+    code differs from their text: it takes the third lowest encoder block as well.)
     The names and shapes of the weights stay those of the plain network, so checkpoints fit both ways.
     Raises CalibUncertaintyError for another place, a rate outside (0, 1), a network without these parts, or one that has its
     dropout already.
@@ -54,7 +55,7 @@ def add_dropout(network: nn.Module, where: str, rate: float) -> list[nn.Module]:
     if where == "decoder":
         received, given = [*decoder.stages, decoder.seg_layers[-1]], []
     else:
-        received, given = list(decoder.stages[:2]), list(encoder.stages[-3:])
+        received, given = list(decoder.stages[:2]), list(encoder.stages[-2:])
     layers = []
     for block in received:
         block = _first(block)

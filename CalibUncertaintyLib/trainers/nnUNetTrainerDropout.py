@@ -17,7 +17,12 @@ try:
 except ModuleNotFoundError:
     # This folder was named from a checkout that is not installed in nnU-Net's Python: the library lies around it.
     sys.path.append(str(Path(__file__).resolve().parents[2]))
-    from CalibUncertaintyLib.model.dropout import add_dropout
+    try:
+        from CalibUncertaintyLib.model.dropout import add_dropout
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{__file__} needs the library it came with: leave it there and name its folder, or pip install calib-uncertainty"
+        ) from error
 
 
 class nnUNetTrainerDropout(nnUNetTrainer):  # noqa: N801 (nnU-Net's way of naming)
