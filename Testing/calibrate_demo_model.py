@@ -17,10 +17,12 @@ from phantom import make_phantom, write_phantom
 
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.model.folder import ModelFolder
+from CalibUncertaintyLib.model.member_set import MemberSet
 from CalibUncertaintyLib.plain_json import plain
 from CalibUncertaintyLib.progress import TerminalProgress
 from CalibUncertaintyLib.workflow.applied import AppliedCalibration
-from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases, figures
+from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases
+from CalibUncertaintyLib.workflow.fit import Reference, figures
 from CalibUncertaintyLib.workflow.labelled import LabelledCase
 from CalibUncertaintyLib.workflow.report import versions
 
@@ -43,10 +45,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases = {split: [phantom_case(seed, Path(folder)) for seed in seeds[split]] for split in ("calibration", "test")}
         path, entry = calibrate(cases["calibration"], model, folds=folds, progress=TerminalProgress())
-        predictor = MemberPredictor(model, folds)
+        predictor = MemberPredictor(MemberSet.choose(model, folds))
         voxels = collect_cases(cases["test"], model, predictor, 15.0, Path(folder), TerminalProgress())
-        before = figures(voxels, AppliedCalibration("pool_logit"))
-        after = figures(voxels, AppliedCalibration("pool_logit", entry.temperature, calibrated=True))
+        reference = Reference.of(model)
+        before = figures(voxels, AppliedCalibration("pool_logit"), reference)
+        after = figures(voxels, AppliedCalibration("pool_logit", entry.temperature, calibrated=True), reference)
     print(f"{path}: T {entry.temperature:.3f} {entry.temperature_interval}, changed labels {after['changed_by_temperature']}")
     for key in ("nll", "ece_toplabel"):
         first, second = before["per_case"][key], after["per_case"][key]

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.inference.members import MemberPredictor
-from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.model.record import CalibrationRecord
 from CalibUncertaintyLib.plain_json import plain
 from CalibUncertaintyLib.progress import TerminalProgress
 from CalibUncertaintyLib.workflow.applied import MODES, AppliedCalibration
-from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases, figures
+from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases
+from CalibUncertaintyLib.workflow.fit import Reference, figures
 from CalibUncertaintyLib.workflow.labelled import LabelledCase, refuse_doubtful_cases
+from CalibUncertaintyLib.workflow.options import MemberOptions
 from CalibUncertaintyLib.workflow.report import versions
 
 
@@ -38,49 +39,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--group", required=True, help="okbp or sts")
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", type=Path, nargs="+", required=True)
     parser.add_argument("--folds", nargs="+", default=["all"])
-    parser.add_argument("--no-mirroring", dest="mirroring", action="store_false")
+    parser.add_argument("--flips", choices=["mean", "off", "members"], default="mean")
+    parser.add_argument("--checkpoints", nargs="+", help="as in calibrate")
+    parser.add_argument("--dropout", type=int, default=0, metavar="N", help="samples of each network")
     parser.add_argument("--record", type=Path, help="use this record if it is there, else fit and write it")
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
-    model = ModelFolder.open(chosen.model)
-    folds = model.select_folds("all" if chosen.folds == ["all"] else [int(fold) for fold in chosen.folds])
+    folds = "all" if chosen.folds == ["all"] else [int(fold) for fold in chosen.folds]
+    options = {"folds": folds, "flips": chosen.flips, "checkpoints": chosen.checkpoints, "dropout": chosen.dropout}
+    members = MemberOptions(**options).members_of(chosen.model)
     record_path = chosen.record or chosen.out.with_suffix(".record.json")
     if not record_path.exists():
-        calibrate(
-            cases_of(chosen.data, chosen.group, "calibration"), model, record_path, folds=folds, mirroring=chosen.mirroring,
-            progress=TerminalProgress(),
-        )  # fmt: skip
+        cases = cases_of(chosen.data, chosen.group, "calibration")
+        calibrate(cases, chosen.model, record_path, progress=TerminalProgress(), **options)
     record = CalibrationRecord.read(record_path)
-    predictor = MemberPredictor(model, folds, "auto", chosen.mirroring)
+    predictor = MemberPredictor(members)
+    members, model = predictor.chosen, members.models[0]
+    reference = Reference.of(model)
     test = cases_of(chosen.data, chosen.group, "test")
-    refuse_doubtful_cases(test, model, folds, TerminalProgress())
+    refuse_doubtful_cases(test, members, TerminalProgress())
     with tempfile.TemporaryDirectory() as folder:
         voxels = collect_cases(test, model, predictor, 15.0, Path(folder), TerminalProgress())
         answers = {}
         for mode in MODES:
-            entry, reason = record.find(model.fingerprint(folds), mode, chosen.mirroring)
+            entry, reason = record.find(members.fingerprint(), mode, members.mirroring)
             if entry is None:
                 raise CalibUncertaintyError(reason)
-            after = AppliedCalibration(mode, entry.temperature, calibrated=True)
+            before = AppliedCalibration(mode, heads=reference.heads)
+            after = AppliedCalibration(mode, entry.temperature, calibrated=True, heads=reference.heads)
             answers[mode] = {
                 "temperature": entry.temperature,
                 "temperature_interval": entry.temperature_interval,
                 "calibration_cases": list(entry.cases),
-                "test_before": figures(voxels, AppliedCalibration(mode)),
-                "test_after": figures(voxels, after),
+                "test_before": figures(voxels, before, reference),
+                "test_after": figures(voxels, after, reference),
             }
     content = {
         "date": date.today().isoformat(), "machine": f"{platform.machine()}, device {predictor.device}", "group": chosen.group,
-        "model": model.name, "folds": folds, "mirroring": predictor.mirroring, "roi": "15 mm around prediction or reference",
+        "model": model.name, "members": members.to_json(), "described": members.describe(), "n_members": len(predictor.members),
+        "roi": "15 mm around prediction or reference",
         "versions": versions(), "modes": answers,
     }  # fmt: skip
     chosen.out.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
     for mode, answer in answers.items():
         before, after = (answer[key]["per_case"] for key in ("test_before", "test_after"))
         changed = answer["test_after"]["changed_by_temperature"]
-        print(f"{mode}: T {answer['temperature']:.3f} {answer['temperature_interval']}, changed labels {changed}")
+        print(f"{mode}: T {answer['temperature']} {answer['temperature_interval']}, changed labels {changed}")
         for key in ("nll", "ece_toplabel"):
             print(f"  {key}: {before[key]:.4f} -> {after[key]:.4f} ({100 * (after[key] / before[key] - 1):+.0f} %)")
 

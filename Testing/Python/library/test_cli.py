@@ -179,6 +179,54 @@ def test_the_terminal_and_python_have_the_same_defaults():
     assert list(parsed["export"]) == list(defaults.export)
 
 
+MEMBERS = ["--folds", "0", "--flips", "members", "--dropout", "2", "--seed", "3", "--insert-dropout", "0.2"]
+
+
+def test_every_kind_of_member_can_be_asked_for_from_the_terminal(model, ct, tmp_path):
+    assert main(["segment", str(ct), "--model", str(model), "--out", str(tmp_path / "out"), "--quiet", *MEMBERS]) == 0
+    members = Result.open(tmp_path / "out").provenance["members"]
+    assert len(members) == 8 * 2
+    assert {(member["fold"], member["sample"]) for member in members} == {(0, 0), (0, 1)}
+    assert len({tuple(member["flip"]) for member in members}) == 8
+
+
+def test_a_request_takes_lists_and_the_same_members(model, ct, tmp_path):
+    other = write_model(tmp_path / "other", plans(), seed=30)
+    arguments = {
+        "ct": [str(ct)], "model": [str(model), str(other)], "out": str(tmp_path / "out"), "folds": [0], "flips": "off",
+        "checkpoints": ["checkpoint_final.pth"], "dropout": 0, "seed": 0, "insert_dropout": None, "precision": "stock",
+        "trainers": None, "previous": None,
+    }  # fmt: skip
+    (tmp_path / "request.json").write_text(json.dumps({"verb": "segment", "arguments": arguments}))
+    assert main(["run", str(tmp_path / "request.json"), "--quiet"]) == 0
+    assert [m["model"] for m in Result.open(tmp_path / "out").provenance["members"]] == [0, 1]
+
+
+def test_info_tells_members_and_what_is_stored(model, capsys):
+    assert main(["info", str(model), *MEMBERS]) == 0
+    said = capsys.readouterr().out
+    assert "Members: fold 0, each flip a member, 2 dropout samples (seed 3, inserted with rate 0.2); 1 set of weights" in said
+    assert main(["info", str(model), "--checkpoints", "checkpoint_cycle*"]) == 1
+    assert "has no checkpoint checkpoint_cycle*" in capsys.readouterr().err
+    assert main(["info", str(model), str(model)]) == 1
+    assert "is listed twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dropout", "-1"], "dropout (samples) must be a whole number from 0 up, got -1"),
+        (["--insert-dropout", "0.5"], "does nothing without dropout samples"),
+        (["--flips", "members", "--no-mirroring"], "contradict each other"),
+        (["--trainers", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_members_that_make_no_sense_are_one_line(arguments, said, model, ct, tmp_path, capsys):
+    assert main(["segment", str(ct), "--model", str(model), "--out", str(tmp_path / "out"), "--quiet", *arguments]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
 def test_quiet_hides_the_bar_and_nothing_else(model, ct, tmp_path):
     done = run("segment", ct, "--model", model, "--out", tmp_path / "out", "--folds", "0", "--no-mirroring", "--quiet")
     assert "Warning: The probabilities are NOT CALIBRATED" in done.stderr
