@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import CalibUncertaintyError
 from ..inference.members import MemberPredictor
 from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
-from ..model.folder import Fold, ModelFolder
 from ..model.member_set import MemberSet, folds_in_words
 from ..progress import Progress
 from ..volume import Volume
@@ -36,47 +33,22 @@ class PreviousStage:
     warnings: tuple[str, ...] = field(default=())
 
 
-def previous_of(members: MemberSet, options: MemberOptions) -> ModelFolder | None:
-    """The model that must be run before these; None where none of them is the second stage of a cascade.
-
-    Raises CalibUncertaintyError where it is missing or damaged, and where models of the set need different ones.
-    """
-    cascades = [model for model in members.models if model.previous_stage is not None]
-    if not cascades:
-        if options.previous is not None:
-            raise CalibUncertaintyError(
-                f"{members.models[0].name} ({members.models[0].configuration}) is no second stage of a cascade; leave --previous"
-                " out"
-            )
-        return None
-    found = [model.previous_model(options.previous) for model in cascades]
-    for model, other in zip(cascades, found, strict=True):
-        if os.path.realpath(other.path) != os.path.realpath(found[0].path):
-            raise CalibUncertaintyError(
-                f"{cascades[0].path} and {model.path} have first stages of their own; ask these models one at a time, or name"
-                " one first stage for all with --previous DIR"
-            )
-    found[0].refuse_unsupported()
-    return found[0]
-
-
 def run_previous_stage(
     members: MemberSet, volumes: Sequence[Volume], options: MemberOptions, progress: Progress, folder: str | Path | None = None
 ) -> PreviousStage | None:  # fmt: skip
     """Segment with the first stage of a cascade; None where the members need none.
 
-    The folds asked of the second stage are averaged where the first has all of them, else all that it has; checkpoint_final of
-    each, flips averaged unless they are off. volumes: the input channels. folder: for scratch files, the temporary one by default.
+    `members.before` says which members it has; their logits are averaged as stock nnU-Net averages them. volumes: the input
+    channels. options: device, precision and the like. folder: for scratch files, the system's temporary one by default.
     Raises CalibUncertaintyError, one line, for what is wrong with that model.
     """
-    model = previous_of(members, options)
-    if model is None:
+    chosen = members.before
+    if chosen is None:
         return None
+    model = chosen.models[0]
+    model.refuse_unsupported()
     began = time.perf_counter()
-    folds, warnings = _folds_of(model, members)
-    flips = "off" if members.flips == "off" else "mean"
-    chosen = MemberSet.choose(model, folds, flips=flips)
-    before = run_previous_stage(chosen, volumes, replace(options, previous=None), progress, folder)
+    before = run_previous_stage(chosen, volumes, options, progress, folder)
     predictor = MemberPredictor(
         chosen, options.device, options.step_size, options.trust_checkpoint, options.precision, options.trainers
     )
@@ -87,26 +59,27 @@ def run_previous_stage(
     provenance = {
         "stage": model.configuration,
         "folder": str(model.path),
-        "folds": list(folds),
-        "flips": flips,
+        "folds": list(chosen.folds[0]),
+        "flips": chosen.flips,
         "fingerprint": predictor.chosen.fingerprint(),
         "previous": before.provenance if before else None,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    warnings += [*predictor.warnings, *(before.warnings if before else ())]
-    return PreviousStage(labels, provenance, tuple(warnings))
+    warnings = (*_other_folds(chosen, members), *predictor.warnings, *(before.warnings if before else ()))
+    return PreviousStage(labels, provenance, warnings)
 
 
-def _folds_of(model: ModelFolder, members: MemberSet) -> tuple[list[Fold], list[str]]:
-    """The folds of the first stage, and a sentence where they are not those of the second."""
+def _other_folds(first: MemberSet, second: MemberSet) -> list[str]:
+    """A sentence where the first stage could not be asked with the folds of the second."""
     wanted = list(
-        dict.fromkeys(fold for index, fold, _ in members.sources() if members.models[index].previous_stage is not None)
+        dict.fromkeys(fold for index, fold, _ in second.sources() if second.models[index].previous_stage is not None)
     )
-    if all(model.checkpoint_path(fold).is_file() for fold in wanted):
-        return wanted, []
-    return list(model.folds), [
-        f"The first stage of the cascade ({model.configuration}) does not have {folds_in_words(wanted)}; its"
-        f" {folds_in_words(model.folds)} {'was' if len(model.folds) == 1 else 'were'} used instead"
+    used = list(first.folds[0])
+    if set(wanted) <= set(used):
+        return []
+    return [
+        f"The first stage of the cascade ({first.models[0].configuration}) does not have {folds_in_words(wanted)}; its"
+        f" {folds_in_words(used)} {'was' if len(used) == 1 else 'were'} used instead"
     ]
 
 

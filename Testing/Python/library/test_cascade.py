@@ -12,11 +12,10 @@ from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import Scratch
-from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.model.member_set import MemberSet
 from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.volume import Volume
-from CalibUncertaintyLib.workflow.cascade import _labels_of, previous_of, run_previous_stage
+from CalibUncertaintyLib.workflow.cascade import _labels_of, run_previous_stage
 from CalibUncertaintyLib.workflow.options import MemberOptions
 
 LOWRES = (4.0, 3.0, 3.0)
@@ -170,16 +169,30 @@ def test_progress_tells_which_stage_is_running(tmp_path):
 
 
 def test_a_model_without_a_first_stage_needs_none(tmp_path):
-    members = MemberSet.choose(write_model(tmp_path, plans()))
-    assert run_previous_stage(members, [], MemberOptions(), Progress()) is None
+    folder = write_model(tmp_path, plans())
+    assert run_previous_stage(MemberSet.choose(folder), [], MemberOptions(), Progress()) is None
     with pytest.raises(CalibUncertaintyError, match="is no second stage of a cascade; leave --previous out"):
-        previous_of(members, MemberOptions(previous=str(tmp_path)))
+        MemberOptions(previous=str(tmp_path)).members_of(folder)
 
 
 def test_models_with_first_stages_of_their_own_are_refused_together(tmp_path):
-    first = write_cascade(tmp_path / "a")
-    second = write_cascade(tmp_path / "b", seed=5)
-    members = MemberSet.choose([first[1], second[1]])
+    low, first = write_cascade(tmp_path / "a")
+    _, second = write_cascade(tmp_path / "b", seed=5)
     with pytest.raises(CalibUncertaintyError, match="first stages of their own"):
-        previous_of(members, MemberOptions())
-    assert previous_of(members, MemberOptions(previous=first[0])) == ModelFolder.open(first[0])
+        MemberOptions().members_of([first, second])
+    assert MemberOptions(previous=low).members_of([first, second]).before.models[0].path == low
+
+
+def test_a_first_stage_that_cannot_be_run_is_named(tmp_path):
+    low, high = write_cascade(tmp_path)
+    content = json.loads((low / "plans.json").read_text())
+    (low / "plans.json").write_text(json.dumps(content | {"image_reader_writer": "NaturalImage2DIO"}))
+    with pytest.raises(CalibUncertaintyError, match="NaturalImage2DIO") as refusal:
+        run(high, write_ct(tmp_path / "ct.nii.gz"))
+    assert str(low / "plans.json") in str(refusal.value)
+    (low / "plans.json").write_text(json.dumps(content))
+    checkpoint = low / "fold_1" / "checkpoint_final.pth"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(CalibUncertaintyError, match="is truncated") as refusal:
+        run(high, write_ct(tmp_path / "ct.nii.gz"))
+    assert str(checkpoint) in str(refusal.value)
