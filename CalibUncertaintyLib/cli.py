@@ -167,7 +167,8 @@ def _calibrate(options: argparse.Namespace, progress: Progress, _) -> None:
         progress.done(str(path))
         return
     before, after = entry.figures["before"]["per_case"], entry.figures["after"]["per_case"]
-    progress.done(f"{temperature_in_words(entry)}, from {len(entry.cases)} cases")
+    count = len(entry.cases)
+    progress.done(f"{temperature_in_words(entry)}, from {count} case{'' if count == 1 else 's'}")
     for key, title in (("nll", "NLL"), ("ece_toplabel", "ECE (top label)")):
         progress.done(f"{title} on these cases: {before[key]:.4f} before, {after[key]:.4f} after")
     progress.done(f"Record: {path}")
