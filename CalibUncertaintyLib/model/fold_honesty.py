@@ -36,16 +36,25 @@ def unknown_training(members: MemberSet) -> list[Path]:
 def named_like_training(
     files: Mapping[str, Sequence[Path]], members: MemberSet
 ) -> dict[str, tuple[str, list[tuple[int, Fold]]]]:
-    """Cases whose own identifier trained nothing but whose file has the name of a case that did.
+    """Cases whose own identifier trained nothing but whose file has the name of a case that did, as in p1.nii.gz or p1_ct.nii.gz.
 
     files: {identifier: its files}. Returns {identifier: (the training case's identifier, what it trained)}.
     """
+    known = {case for cases in members.training_cases().values() for case in cases or ()}
     alike = {}
     for case, paths in files.items():
-        names = [name for name in dict.fromkeys(map(case_name, paths)) if name != case]
-        for name, sources in trained_on(names, members).items():
-            alike.setdefault(case, (name, sources))
-    return {case: found for case, found in alike.items() if not trained_on([case], members)}
+        if case in known:
+            continue
+        beginnings = {beginning for path in paths for beginning in _beginnings(case_name(path))}
+        found = max(known & beginnings, key=len, default=None)
+        if found is not None:
+            alike[case] = (found, trained_on([found], members)[found])
+    return alike
+
+
+def _beginnings(name: str) -> list[str]:
+    """The name, and what of it stands before each sign that is no letter or digit: p1_ct gives p1_ct and p1."""
+    return [name, *(name[: sign.start()] for sign in re.finditer(r"[^A-Za-z0-9]", name) if sign.start())]
 
 
 def case_name(path: str | Path) -> str:

@@ -52,6 +52,9 @@ def test_a_files_name_is_read_as_nnunet_names_cases(name, found):
 def test_a_file_with_the_name_of_a_training_case_is_pointed_out(members, tmp_path):
     files = {"a": [tmp_path / "p2_0000.nii.gz"], "p2": [tmp_path / "p2.nii.gz"], "b": [tmp_path / "q.nii.gz"]}
     assert named_like_training(files, members) == {"a": ("p2", [(0, 0), (0, 1)])}
+    for name, found in (("p9_ct.nii.gz", "p9"), ("p9-seg.nrrd", "p9"), ("p99.nii.gz", None), ("xp9.nii.gz", None), ("p.nii", None)):
+        alike = named_like_training({"new": [tmp_path / name]}, members)
+        assert alike.get("new", (None,))[0] == found, name
 
 
 def test_calibrating_on_a_training_case_is_refused_with_model_fold_and_case(members, tmp_path):
