@@ -37,7 +37,8 @@ def stored_entries(path: Path) -> list[str]:
         return [f"Record: {error}"]
     return [
         f"Stored in {path.name}: {in_words(entry.members)}, {'with' if entry.members['mirroring'] else 'without'} flips,"
-        f" {entry.mode}: temperature {temperature_text(entry.temperature)}, {len(entry.cases)} case{'' if len(entry.cases) == 1 else 's'}"
+        f" {entry.mode}: temperature {temperature_text(entry.temperature)},"
+        f" {len(entry.cases)} case{'' if len(entry.cases) == 1 else 's'}"
         for entry in record.entries
     ]
 
