@@ -39,6 +39,13 @@ class Box:
             tuple(min(n, b + m) for b, m, n in zip(self.stop, margin, limit, strict=True)),
         )
 
+    def moved(self, by: Sequence[int]) -> Box:
+        """The same box elsewhere."""
+        return Box(
+            tuple(a + d for a, d in zip(self.start, by, strict=True)),
+            tuple(b + d for b, d in zip(self.stop, by, strict=True)),
+        )
+
     def overlaps(self, other: Box) -> bool:
         """Whether they share a voxel."""
         return all(a < d and c < b for a, b, c, d in zip(self.start, self.stop, other.start, other.stop, strict=True))

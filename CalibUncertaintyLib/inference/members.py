@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..errors import CalibUncertaintyError
-from ..model.checkpoint import Checkpoint, load_checkpoint
+from ..model.checkpoint import Checkpoint, agreed_mirroring_axes, load_checkpoint
 from ..model.dropout import add_dropout, dropout_layers
 from ..model.folder import Fold, ModelFolder
 from ..model.member_set import MemberSet, Source
@@ -67,11 +68,12 @@ class _Model:
     """One model folder with nnU-Net's managers and a network that takes each source's weights in turn."""
 
     folder: ModelFolder
+    name: str  # of the configuration
     plans: object
     configuration: object
     trainer: FoundTrainer
     network: torch.nn.Module
-    axes: tuple[int, ...]
+    axes: tuple[int, ...] = ()
 
 
 class MemberPredictor:
@@ -107,6 +109,7 @@ class MemberPredictor:
     def _checked(self, chosen: MemberSet) -> MemberSet:
         """Every checkpoint is loaded once, now: a wrong one must not show after an hour of computing."""
         seen: dict[tuple[int, str], Source] = {}
+        loaded: dict[Source, Checkpoint] = {}
         twins: dict[Source, Source] = {}
         for source in chosen.sources():
             index = source[0]
@@ -114,11 +117,22 @@ class MemberPredictor:
             if index == len(self._models):
                 self._models.append(self._open(chosen, index, checkpoint))
             model = self._models[index]
-            _refuse_other_training(model, checkpoint, chosen.path_of(source))
+            _refuse_other_configuration(model, checkpoint)
             load_weights(model.network, checkpoint, model.folder, model.trainer)
             first = seen.setdefault((index, _digest(checkpoint)), source)
             if first != source:
                 twins[source] = first
+            loaded[source] = checkpoint.without_weights()
+        if chosen.flips != "off":
+            for index, model in enumerate(self._models):
+                same = [checkpoint for source, checkpoint in loaded.items() if source[0] == index]
+                model.axes = agreed_mirroring_axes(same, len(model.configuration.patch_size))
+                if chosen.flips == "members" and not model.axes:
+                    raise CalibUncertaintyError(
+                        f"{model.folder.name} was trained without mirroring, so a flipped CT is nothing it knows; choose other"
+                        " members than flips (--flips off)"
+                    )
+        self._checkpoints = loaded
         return chosen.without(twins) if twins else chosen
 
     def _open(self, chosen: MemberSet, index: int, checkpoint: Checkpoint) -> _Model:
@@ -131,21 +145,17 @@ class MemberPredictor:
             raise CalibUncertaintyError(
                 f"{folder.path / 'plans.json'} has no configuration '{name}' that the checkpoints name"
             )
-        configuration = plans.get_configuration(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nnU-Net remarks on plans of its earlier versions
+            configuration = plans.get_configuration(name)
         trainer = find_trainer(checkpoint.trainer, self._trainers)
         if trainer.remark:
             self.warnings.append(trainer.remark)
         channels = input_channels(folder, plans, configuration)
         network = build_network(folder, plans, configuration, channels, self.n_classes, trainer)
-        axes = tuple(checkpoint.mirroring_axes or ())
-        if chosen.flips == "members" and not axes:
-            raise CalibUncertaintyError(
-                f"{folder.name} was trained without mirroring, so a flipped CT is nothing it knows; choose other members than"
-                " flips (--flips off)"
-            )
         if chosen.dropout:
             self._prepare_dropout(network, folder, chosen.insert_dropout)
-        return _Model(folder, plans, configuration, trainer, network.to(self.device).eval(), axes)
+        return _Model(folder, name, plans, configuration, trainer, network.to(self.device).eval())
 
     def _prepare_dropout(self, network, folder: ModelFolder, inserted: float | None) -> None:
         if dropout_layers(network):
@@ -154,8 +164,8 @@ class MemberPredictor:
             return
         if inserted is None:
             raise CalibUncertaintyError(
-                f"{folder.name} was trained without dropout. Dropout put in afterwards disturbs a network that never learned to bear"
-                " it, and its probabilities become less calibrated (Rousseau et al. 2021); train with nnUNetTrainerDropout, or"
+                f"{folder.name} was trained without dropout. Dropout put in afterwards disturbs a network that never learned to"
+                " bear it, and its probabilities become less calibrated (Rousseau et al. 2021); train with nnUNetTrainerDropout, or"
                 " insist with --insert-dropout RATE"
             )
         add_dropout(network, "decoder", inserted)
@@ -177,7 +187,14 @@ class MemberPredictor:
     def prepare(self, volumes: Volume | Sequence[Volume], previous: np.ndarray | None = None) -> Prepared:
         """nnU-Net's preprocessing, once for each model. previous: what a cascade's first stage predicted, (z, y, x)."""
         cases = [
-            prepare_case(model.folder, model.plans, model.configuration, volumes, previous) for model in self._models
+            prepare_case(
+                model.folder,
+                model.plans,
+                model.configuration,
+                volumes,
+                previous if model.configuration.previous_stage_name else None,
+            )  # fmt: skip
+            for model in self._models
         ]
         for model, case in zip(self._models[1:], cases[1:], strict=True):
             first = cases[0]
@@ -187,8 +204,8 @@ class MemberPredictor:
                 first.grid.ct_shape,
             ):
                 raise CalibUncertaintyError(
-                    f"{model.folder.path} turns the axes of a CT otherwise than {self._models[0].folder.path} does; ask these models"
-                    " one at a time"
+                    f"{model.folder.path} turns the axes of a CT otherwise than {self._models[0].folder.path} does; ask these"
+                    " models one at a time"
                 )
         return Prepared(tuple(cases))
 
@@ -228,9 +245,9 @@ class MemberPredictor:
         return SlidingWindow(prepared.data, model.configuration.patch_size, self._step_size)
 
     def _load(self, source: Source) -> None:
-        model = self._models[source[0]]
-        checkpoint = load_checkpoint(self.chosen.path_of(source), self._trusted)
-        load_weights(model.network, checkpoint, model.folder, model.trainer)
+        model, checkpoint = self._models[source[0]], self._checkpoints[source]
+        fresh = replace(checkpoint, weights=checkpoint.read_weights())
+        load_weights(model.network, fresh, model.folder, model.trainer)
 
     def _planes(self, member: Member, window: SlidingWindow, progress: Progress, report) -> Iterator:
         model, name = self._models[member.model], self.name_of(member)
@@ -253,8 +270,8 @@ class MemberPredictor:
                 return _joined(first, ask(tiles[half:], number + half))
             if not is_finite(answers):
                 raise CalibUncertaintyError(
-                    f"{name} gives values that are not numbers in tile {number + 1} of {window.tiles}; its training diverged, or the"
-                    " input holds values beyond any CT's"
+                    f"{name} gives values that are not numbers in tile {number + 1} of {window.tiles}; its training diverged, or"
+                    " the input holds values beyond any CT's"
                 )
             return answers
 
@@ -263,8 +280,8 @@ class MemberPredictor:
         ):
             if not is_finite(planes):
                 raise CalibUncertaintyError(
-                    f"{name} gives values too large for nnU-Net's half precision at planes {first + 1} to {first + len(planes)} of the"
-                    " network's grid; its training diverged"
+                    f"{name} gives values too large for nnU-Net's half precision at planes {first + 1} to {first + len(planes)} of"
+                    " the network's grid; its training diverged"
                 )
             yield first, planes
 
@@ -364,15 +381,10 @@ def _digest(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def _refuse_other_training(model: _Model, checkpoint: Checkpoint, path: Path) -> None:
-    """Members of one model must be of one configuration and allow the same flips."""
-    name = checkpoint.configuration or model.folder.configuration
-    if model.folder.plans["configurations"].get(name) is None or (
-        model.plans.get_configuration(name).configuration != model.configuration.configuration
-    ):
-        raise CalibUncertaintyError(f"{model.folder.path} mixes folds of several configurations (see {path}); keep one")
-    if tuple(checkpoint.mirroring_axes or ()) != model.axes:
+def _refuse_other_configuration(model: _Model, checkpoint: Checkpoint) -> None:
+    """Members of one model folder must be of one configuration."""
+    name = checkpoint.configuration or model.name
+    if name != model.name:
         raise CalibUncertaintyError(
-            f"{path} allows flips in the axes {tuple(checkpoint.mirroring_axes or ())}, the model's other members in {model.axes};"
-            " ask them separately"
+            f"{model.folder.path} mixes folds of several configurations ({model.name}, and {name} in {checkpoint.path}); keep one"
         )

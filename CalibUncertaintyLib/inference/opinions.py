@@ -240,21 +240,18 @@ class Opinions:
     def slabs(self, box: Box) -> Iterator[Slab]:
         """A box, slab by slab along the first two axes; empty background outside nnU-Net's crop is left out."""
         offset, size = self.case.crop_start, self.case.grid.ct_shape
-        box_in_crop = Box(tuple(a - o for a, o in zip(box.start, offset, strict=True)),
-                          tuple(b - o for b, o in zip(box.stop, offset, strict=True))).within(Box((0, 0, 0), tuple(size)))  # fmt: skip
-        if box_in_crop is None:
+        cropped = box.moved([-o for o in offset]).within(Box((0, 0, 0), tuple(size)))
+        if cropped is None:
             return
-        for planes in _steps(box_in_crop, 0):
-            layer = (planes, *box_in_crop.slices[1:])
+        for planes in _steps(cropped, 0):
+            layer = (planes, *cropped.slices[1:])
             held = [self._planes(pool, pool.total, layer) for pool in self._pools]
             kept = [[self._planes(pool, of_member, layer) for of_member in pool.kept] for pool in self._pools]
-            for rows in _steps(box_in_crop, 1):
-                window = (planes, rows, box_in_crop.slices[2])
+            for rows in _steps(cropped, 1):
+                window = (planes, rows, cropped.slices[2])
                 pooled = self._pooled([part(window) for part in held])
-                inside = tuple(
-                    slice(s.start + o - a, s.stop + o - a) for s, o, a in zip(window, offset, box.start, strict=True)
-                )
                 here = Box(tuple(s.start for s in window), tuple(s.stop for s in window))
+                inside = here.moved(offset).moved([-a for a in box.start]).slices
                 means = self._cells.means(here, pooled) if self._cells is not None else None
                 members = [part(window).numpy() for of_pool in kept for part in of_pool]
                 yield Slab(inside, pooled, means, members or ([pooled] if len(self.members) == 1 else []))
@@ -267,10 +264,9 @@ class Opinions:
         def at(window):
             import torch
 
-            cut = pool.grid.support(window)
-            inside = (slice(None), slice(cut[0].start - z.start, cut[0].stop - z.start),
-                      slice(cut[1].start - y.start, cut[1].stop - y.start), slice(cut[2].start - x.start, cut[2].stop - x.start))  # fmt: skip
-            return pool.grid.sample(torch.from_numpy(values.transpose(1, 0, 2, 3)[inside]), window)
+            cut = zip(pool.grid.support(window), (z, y, x), strict=True)
+            inside = [slice(part.start - whole.start, part.stop - whole.start) for part, whole in cut]
+            return pool.grid.sample(torch.from_numpy(values.transpose(1, 0, 2, 3)[(slice(None), *inside)]), window)
 
         return at
 

@@ -143,7 +143,7 @@ class SlidingWindow:
         return self._gaussian
 
     def _add(self, band, total, answer, corner, weights) -> None:
-        """Gaussian-weighted addition. Class by class in single precision, rounded once: equal to adding to half, and much faster."""
+        """Gaussian-weighted addition. Class by class in single precision, rounded once: equal to adding to half, and faster."""
         (y, x), (height, width) = corner, self._patch[-2:]
         where = (slice(None), slice(y, y + height), slice(x, x + width))
         answer = answer if len(self._patch) == 3 else answer[:, None]

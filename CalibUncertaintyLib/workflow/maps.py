@@ -11,7 +11,7 @@ from ..calibration.decisions import changed_labels
 from ..inference.boxes import Box, hull
 from ..inference.opinions import Opinions
 from ..inference.scratch import Blocks, Scratch
-from ..model.heads import Heads
+from ..model.heads import Heads, first_argmax
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES, expected_error, measures_of, mutual_information_of
 from .applied import AppliedCalibration
@@ -56,7 +56,8 @@ class Maps:
     background.
 
     fields: every measure by its name, every structure's calibrated probability by `structure(index)`, the calibrated
-    probability of any structure as FOREGROUND, and of regions that may overlap EXPECTED_ERROR. likeliest: the structure that is most probable, were it not background.
+    probability of any structure as FOREGROUND, and of regions that may overlap EXPECTED_ERROR. likeliest: the structure that is
+    most probable, were it not background.
     """
 
     boxes: list[Box]
@@ -80,7 +81,12 @@ def measure_names(n_members: int) -> list[str]:
 
 
 def make_maps(
-    opinions: Opinions, boxes: list[Box], calibration: AppliedCalibration, heads: Heads, scratch: Scratch, progress: Progress
+    opinions: Opinions,
+    boxes: list[Box],
+    calibration: AppliedCalibration,
+    heads: Heads,
+    scratch: Scratch,
+    progress: Progress,
 ) -> Maps:
     """Calibrated probabilities, labels and every measure of one case."""
     around, n_members = hull(boxes), len(opinions.members)
@@ -104,7 +110,7 @@ def make_maps(
         fields.put(FOREGROUND, window, heads.foreground(p))
         if heads.sigmoid:
             fields.put(EXPECTED_ERROR, window, expected_error(p, sigmoid=True))
-        maps.likeliest[window] = np.asarray(heads.values, label_type)[structures.argmax(axis=0)]
+        maps.likeliest[window] = np.asarray(heads.values, label_type)[first_argmax(structures)]
         entropy = slab.means.entropy if slab.means is not None else None
         members_mean = slab.means.probability[0] if slab.means is not None else None
         for name, values in measure_values(p, heads, n_members, members_mean, entropy).items():
@@ -123,7 +129,11 @@ def _windows(opinions: Opinions, boxes: list[Box], around: Box) -> Iterator[tupl
 
 
 def measure_values(
-    p: np.ndarray, heads: Heads, n_members: int, mean: np.ndarray | None = None, expected_entropy: np.ndarray | None = None
+    p: np.ndarray,
+    heads: Heads,
+    n_members: int,
+    mean: np.ndarray | None = None,
+    expected_entropy: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Every measure that these members can give, (...) float32 each.
 

@@ -7,6 +7,8 @@ import platform
 import re
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from .maps import structure
 from .run import Run
 from .writing import write_json
 
+_WRITERS = 2
 _PACKAGES = ("nnunetv2", "torch", "numpy", "SimpleITK", "edt", "connected-components-3d")
 
 
@@ -30,16 +33,13 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
     (folder / "maps").mkdir()
     if "nifti" in run.options.export:
         (folder / "nifti").mkdir()
-    writer = _MapWriter(folder, run)
-    segmentation = writer.on_ct_grid(run.label)
-    segmentation.write(folder / "segmentation.nii.gz")
-    if "nifti" in run.options.export:
-        segmentation.write(folder / "nifti" / "segmentation.nii.gz")
-    maps = {
-        "probability": [writer.probability(index) for index in range(len(run.predictor.heads.names))],
-        "uncertainty": [writer.measure(name) for name in MEASURES if name != "entropy_k"],
-        "distance": writer.distance(),
-    }
+    with _MapWriter(folder, run) as writer:
+        writer.segmentation()
+        maps = {
+            "probability": [writer.probability(index) for index in range(len(run.predictor.heads.names))],
+            "uncertainty": [writer.measure(name) for name in MEASURES if name != "entropy_k"],
+            "distance": writer.distance(),
+        }
     scratch.close()
     content = _document(run, ct, warnings, maps)
     forward = {"forward": run.predictor.forward_seconds}
@@ -50,12 +50,43 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
 
 
 class _MapWriter:
-    """Each map as float32 NRRD over the box, with what it is in its header; and on the CT grid where asked."""
+    """Each map as float32 NRRD over the box, with what it is in its header; and on the CT grid where asked.
+
+    Compressing takes most of the time and leaves Python alone meanwhile, so two files are written at a time. As a context it
+    ends when all of them are there, or raises what went wrong with the first that is not.
+    """
 
     def __init__(self, folder: Path, run: Run) -> None:
         self._folder, self._run = folder, run
         self._done = 0
-        self._total = len(run.model.labels) + len(run.maps.measures) + 1
+        self._total = len(run.model.labels) + len(run.maps.measures) + 2
+        self._pool, self._waiting = ThreadPoolExecutor(_WRITERS), []
+
+    def __enter__(self) -> _MapWriter:
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        try:
+            while self._waiting and kind is None:
+                self._finish_one()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self, task: Callable[[], None]) -> None:
+        if len(self._waiting) >= _WRITERS:  # no more arrays in memory than are being written
+            self._finish_one()
+        self._waiting.append(self._pool.submit(task))
+
+    def _finish_one(self) -> None:
+        self._waiting.pop(0).result()
+        self._done += 1
+        self._run.progress.report(self._done / self._total, "writing the maps")
+
+    def segmentation(self) -> None:
+        """The labels on the whole CT grid."""
+        run, labels = self._run, self.on_ct_grid(self._run.label)
+        folders = [self._folder, self._folder / "nifti"] if "nifti" in run.options.export else [self._folder]
+        self._submit(lambda: [labels.write(folder / "segmentation.nii.gz") for folder in folders])
 
     def probability(self, index: int) -> dict:
         """Probability of one structure, by its place in `Heads.names`."""
@@ -68,7 +99,7 @@ class _MapWriter:
 
     def measure(self, name: str) -> dict:
         """One measure of uncertainty, or why there is none."""
-        run, measure = self._run, MEASURES[name]
+        run, measure, sigmoid = self._run, MEASURES[name], self._run.predictor.heads.sigmoid
         n_members = len(run.predictor.members)
         threshold, source = run.threshold_of(name)
         file = None
@@ -78,8 +109,8 @@ class _MapWriter:
             self._write(array, file, {"kind": "uncertainty", "measure": name, "unit": measure.unit})
         return {
             "measure": name, "title": measure.title, "file": file, "unit": measure.unit,
-            "range": [0.0, measure.upper(run.predictor.n_classes, n_members, run.predictor.heads.sigmoid)], "status": measure.status(n_members),
-            "sentence": measure.sentence, "threshold": threshold, "threshold_source": source,
+            "range": [0.0, measure.upper(run.predictor.n_classes, n_members, sigmoid)], "status": measure.status(n_members),
+            "sentence": measure.sentence_for(sigmoid), "threshold": threshold, "threshold_source": source,
         }  # fmt: skip
 
     def distance(self) -> dict:
@@ -95,15 +126,16 @@ class _MapWriter:
         common = {"calibrated": str(run.calibration.calibrated).lower(), "model": run.model.name}
         named = {f"CalibUncertainty.{key}": value for key, value in {**metadata, **common}.items()}
         volume = run.geometry.with_array(np.ascontiguousarray(array), named)
+        self._submit(lambda: self._write_now(volume, file, metadata["kind"]))
+
+    def _write_now(self, volume: Volume, file: str, kind: str) -> None:
         volume.write(self._folder / file)
-        if "nifti" in run.options.export:
+        if "nifti" in self._run.options.export:
             whole = self.on_ct_grid(volume.array)
-            if metadata["kind"] == "distance":  # known exactly everywhere, so not padded
-                labels = self.on_ct_grid(run.label)
+            if kind == "distance":  # known exactly everywhere, so not padded
+                labels = self.on_ct_grid(self._run.label)
                 whole = labels.with_array(distance_to_structures(labels.array, labels.spacing_zyx))
             whole.write(self._folder / "nifti" / (Path(file).stem + ".nii.gz"))
-        self._done += 1
-        run.progress.report(self._done / self._total, "writing the maps")
 
     def on_ct_grid(self, array: np.ndarray) -> Volume:
         """Outside the box: background, whose probability of a structure and whose uncertainty are 0."""
@@ -144,6 +176,7 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
         },
         "members": [member.to_json() for member in run.predictor.members],
         "member_set": run.members.to_json(),
+        "previous_stage": run.previous and run.previous.provenance,
         "effective_members": run.effective_members,
         "precision": {"name": run.predictor.precision, **(run.precision or {})},
         "device": str(run.predictor.device),

@@ -19,6 +19,7 @@ from ..uncertainty.regions import FoundRegions, find_regions
 from ..uncertainty.roi import distance_to_structures
 from ..volume import Volume
 from .applied import AppliedCalibration
+from .cascade import PreviousStage
 from .maps import EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
 from .options import SegmentOptions
 from .writing import check_space
@@ -33,7 +34,7 @@ class Run:
     options: SegmentOptions
     calibration: AppliedCalibration
     predictor: MemberPredictor
-    previous: np.ndarray | None  # what a cascade's first stage predicted, (z, y, x)
+    previous: PreviousStage | None
     out: Path
     folder: Path
     progress: Progress
@@ -52,7 +53,7 @@ class Run:
         """From voxels to maps and regions. Sets `case`, `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`, ..."""
         progress, chosen, predictor = self.progress, self.options, self.predictor
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
-            self.case: Prepared = predictor.prepare(self.volumes, self.previous)
+            self.case: Prepared = predictor.prepare(self.volumes, self.previous and self.previous.labels)
             values = predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
             check_space(self.out, self.folder, 2 * values)
         with progress.stage("predict", 0.1, 0.75):
@@ -97,4 +98,6 @@ class Run:
         stored = self.calibration.thresholds.get(measure)
         if stored:
             return float(stored["value"]), "stored"
-        return float(MEASURES[measure].default_threshold(self.predictor.n_classes, self.predictor.heads.sigmoid)), "default"
+        return float(
+            MEASURES[measure].default_threshold(self.predictor.n_classes, self.predictor.heads.sigmoid)
+        ), "default"

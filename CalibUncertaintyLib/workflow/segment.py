@@ -12,10 +12,11 @@ from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet
 from ..progress import Progress
-from ..reading import check_is_ct, check_volume
 from ..result import Result
 from ..volume import Volume
 from .applied import AppliedCalibration, calibration_of
+from .cascade import run_previous_stage
+from .inputs import check_channels, read_channels
 from .maps import measure_names
 from .options import SegmentOptions
 from .report import write_result
@@ -45,7 +46,7 @@ def segment(
     check_output(out, chosen.overwrite)
     members = chosen.members_of(model)
     _refuse_inputs_inside(out, ct, members)
-    for folder in members.models:
+    for folder in (*members.models, *_stages_before(members)):
         folder.refuse_unsupported()
     if chosen.measure not in measure_names(members.least_members):
         raise CalibUncertaintyError(
@@ -53,9 +54,8 @@ def segment(
             " samples as members, or another measure"
         )
     with progress.stage("read", 0.0, 0.02, "reading the CT"):
-        volume, description = _read_ct(ct, chosen.series)
-        volumes = [volume]
-        warnings = [] if chosen.skip_ct_check else check_is_ct(volume, description)
+        volumes, description = read_channels(ct, members.models[0], chosen.series)
+        warnings = [] if chosen.skip_ct_check else check_channels(volumes, members.models[0], description)
     with progress.stage("load", 0.02, 0.05, "loading the model"):
         predictor = MemberPredictor(
             members, chosen.device, chosen.step_size, chosen.trust_checkpoint, chosen.precision, chosen.trainers
@@ -66,7 +66,14 @@ def segment(
     for message in warnings:
         progress.warn(message)
     with written_aside(out, chosen.overwrite) as aside, Scratch(aside) as scratch:
-        run = Run(volumes, members, chosen, calibration, predictor, None, out, aside, progress)
+        previous = None
+        if members.before is not None:
+            with progress.stage("previous stage", 0.05, 0.2, "the first stage of the cascade"):
+                previous = run_previous_stage(members, volumes, chosen, progress, aside)
+            for message in previous.warnings:
+                progress.warn(message)
+            warnings += previous.warnings
+        run = Run(volumes, members, chosen, calibration, predictor, previous, out, aside, progress)
         run.compute(scratch)
         with progress.stage("write", 0.9, 0.995, "writing the maps"):
             write_result(aside, run, description, warnings, began, scratch)
@@ -77,7 +84,9 @@ def segment(
 def _refuse_inputs_inside(out: Path, ct, members: MemberSet) -> None:
     """With --overwrite the folder would take its own input with it."""
     given = [ct] if isinstance(ct, str | Path | Volume) else list(ct)
-    inputs = [Path(item) for item in given if not isinstance(item, Volume)] + [model.path for model in members.models]
+    inputs = [Path(item) for item in given if not isinstance(item, Volume)] + [
+        model.path for model in (*members.models, *_stages_before(members))
+    ]
     for path in inputs:
         if path.exists() and path.resolve().is_relative_to(out):
             raise CalibUncertaintyError(
@@ -85,11 +94,13 @@ def _refuse_inputs_inside(out: Path, ct, members: MemberSet) -> None:
             )
 
 
-def _read_ct(ct: str | Path | Volume, series: str | None) -> tuple[Volume, str]:
-    if isinstance(ct, Volume):
-        check_volume(ct, "the given volume")
-        return ct, "the given volume"
-    return Volume.read(ct, series), str(ct)
+def _stages_before(members: MemberSet) -> list[ModelFolder]:
+    """The model folders of a cascade's earlier stages."""
+    found, before = [], members.before
+    while before is not None:
+        found += before.models
+        before = before.before
+    return found
 
 
 def _warnings(members: MemberSet, calibration: AppliedCalibration) -> list[str]:

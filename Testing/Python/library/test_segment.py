@@ -157,7 +157,7 @@ def test_a_stored_temperature_is_applied_and_changes_no_label(own_model, ct, res
     calibrated = segment(ct, own_model, tmp_path / "out", mirroring=False, full_volume=True)
     assert calibrated.calibrated
     assert calibrated.provenance["calibration"]["temperature"] == 3.0
-    assert calibrated.provenance["calibration"]["summary"].startswith("Calibrated: temperature 3.00 (folds 0, 1, 2")
+    assert calibrated.provenance["calibration"]["summary"].startswith("Calibrated: temperature 3.00 (folds 0, 1 and 2")
     assert calibrated.provenance["changed_labels"] == {"by_pooling": 0, "by_temperature": 0}
     np.testing.assert_array_equal(calibrated.segmentation.array, result.segmentation.array)
     assert calibrated.uncertainty("entropy").array.mean() > result.uncertainty("entropy").array.mean()
