@@ -203,7 +203,7 @@ class CellFeeder:
                 of_planes[max(0, needed.start - first) : needed.stop - first],
             )
             for first, planes, of_planes in self._held
-            if first < needed.stop
+            if first < needed.stop and first + len(planes) > needed.start
         ]
         block = torch.cat([planes for planes, _ in parts]) if len(parts) > 1 else parts[0][0]
         highest = np.max([part.max(axis=0) for _, part in parts], axis=0)

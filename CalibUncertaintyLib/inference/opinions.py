@@ -198,6 +198,7 @@ class Opinions:
         margin = [int(np.ceil(margin_mm / spacing)) for spacing in self.case.spacing]
         found = []
         for pool in self._pools:
+            _forget_unreached(pool)
             labelled = pool.seen.likely >= 0.5 if self._pool_probabilities else pool.seen.labelled
             found += [self._on_ct(pool, box).grown(margin, self.case.full_shape) for box in places(labelled)]
             found += [self._on_ct(pool, box) for box in places(pool.seen.likely > at_least)]
@@ -230,10 +231,12 @@ class Opinions:
         """The network voxels whose whole reach along one axis lies inside the box."""
         axis_map, offset = pool.grid.maps[axis], self.case.crop_start[axis]
         n_out, n_in = pool.grid.ct_shape[axis], pool.seen.likely.shape[axis]
-        inside = np.ones(n_in, bool)
-        outside = np.r_[0 : max(0, box.start[axis] - offset), min(n_out, max(0, box.stop[axis] - offset)) : n_out]
-        inside[axis_map.low[outside]] = False
-        inside[axis_map.high[outside]] = False
+        inside = np.zeros(n_in, bool)
+        first, last = (min(n_out, max(0, edge[axis] - offset)) for edge in (box.start, box.stop))
+        for neighbour in (axis_map.low, axis_map.high):
+            inside[neighbour[first:last]] = True
+        for neighbour in (axis_map.low, axis_map.high):
+            inside[neighbour[:first]] = inside[neighbour[last:]] = False
         kept = np.nonzero(inside)[0]
         return slice(int(kept[0]), int(kept[-1]) + 1) if len(kept) else slice(0, 0)
 
@@ -275,6 +278,16 @@ class Opinions:
             return of_models[0].contiguous().numpy()
         total = sum(logits.float() * pool.count for logits, pool in zip(of_models, self._pools, strict=True))
         return (total / len(self.members)).half().numpy()
+
+
+def _forget_unreached(pool: _Pool) -> None:
+    """What lies between slices much thicker than the network's planes reaches no voxel of the CT, and is no part of the answer."""
+    for axis, axis_map in enumerate(pool.grid.maps):
+        reached = np.zeros(pool.seen.likely.shape[axis], bool)
+        reached[axis_map.low] = reached[axis_map.high] = True
+        if not reached.all():
+            at = (*(slice(None),) * axis, ~reached)
+            pool.seen.likely[at], pool.seen.labelled[at] = 0, False
 
 
 def _cut(store: Blocks, support: tuple[slice, slice, slice]):
