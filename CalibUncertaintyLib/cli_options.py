@@ -132,9 +132,9 @@ def _add_model(verb) -> None:
     verb.add_argument(
         "--model",
         required=True,
-        nargs="+",
+        action="append",
         metavar="MODEL",
-        help="trained nnU-Net v2 folder, or several with the same structures: their folds are asked together",
+        help="trained nnU-Net v2 folder; give it again for more with the same structures, whose folds are asked together",
     )
 
 

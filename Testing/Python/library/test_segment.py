@@ -214,7 +214,7 @@ def test_a_single_member_gives_no_disagreement_and_says_why(model, ct, tmp_path)
     assert (entry["file"], entry["status"]) == (None, "single_member")
     with pytest.raises(CalibUncertaintyError, match="more folds"):
         alone.uncertainty("mi")
-    with pytest.raises(CalibUncertaintyError, match="only one fold"):
+    with pytest.raises(CalibUncertaintyError, match="only one is used"):
         segment(ct, model, tmp_path / "asked", folds=[0], mirroring=False, measure="mi")
     np.testing.assert_allclose(alone.uncertainty("exp_entropy").array, alone.uncertainty("entropy").array, atol=1e-5)
 
