@@ -3,39 +3,82 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from .errors import Cancelled
+
+# The one stage that is long, and whose reports are so alike that the time left of it can be told
+TIMED_STAGE = "predict"
+REPORTS_BEFORE_TELLING = 3
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class Progress:
     """What a verb reports to. This one says nothing; the others show it.
 
     A job is cut into stages, each a part [start, stop] of the whole. `fraction` is of the whole job and never goes back.
-    `cancelled` is asked at every report; once it answers True the run ends with `Cancelled`.
+    `cancelled` is asked at every report; once it answers True the run ends with `Cancelled`. `remaining_s` is the time that
+    is left of the present stage, in seconds, None where it is not known.
+
+    `stages` holds for each stage that has ended {"s": wall seconds, "peak_mb": largest resident memory of this process in MB}
+    (peak_mb None where the system does not tell). Linux keeps that mark and lets it be set back, so it is the stage's own;
+    elsewhere `peak_is_of_stage` is False and the mark is the largest since the process began. Setting it back means that the
+    system's own figure (ru_maxrss, VmHWM) no longer tells the peak of the whole run: `peak_mb` does.
     """
 
     def __init__(self, cancelled: Callable[[], bool] | None = None) -> None:
         self.fraction = 0.0
         self.stage_name = ""
+        self.remaining_s: float | None = None
         self.timings: dict[str, float] = {}
+        self.stages: dict[str, dict[str, float | None]] = {}
+        self._memory = _PeakMemory()
         self._cancelled = cancelled
         self._start, self._stop = 0.0, 1.0
+        self._reports: list[
+            tuple[float, float]
+        ] = []  # (seconds, fraction of the stage), the first and the last of them
+        self._report_count = 0
+
+    @property
+    def peak_is_of_stage(self) -> bool:
+        """Whether `peak_mb` of a stage is its own; else it is the largest since the process began."""
+        return self._memory.can_reset
+
+    @property
+    def peak_mb(self) -> float | None:
+        """Largest resident memory since `begin` (since the process began, where `peak_is_of_stage` is False), MB."""
+        return self._memory.highest()
 
     @contextmanager
     def stage(self, name: str, start: float, stop: float, message: str = ""):
-        """A named part of the job; its wall time is added to `timings` in seconds."""
+        """A named part of the job; its wall time is added to `timings` in seconds, and with its peak memory to `stages`.
+
+        Stages may lie within one another; what happens in the inner one counts for both.
+        """
+        outer = self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s
+        nested = self._memory.enter()
         self.stage_name, self._start, self._stop = name, start, stop
+        self._reports, self._report_count, self.remaining_s = [], 0, None
         began = time.perf_counter()
-        self.report(0.0, message)
         try:
+            self.report(0.0, message)
             yield self
         finally:
-            self.timings[name] = self.timings.get(name, 0.0) + time.perf_counter() - began
+            seconds, peak = time.perf_counter() - began, self._memory.leave()
+            known = self.stages.setdefault(name, {"s": 0.0, "peak_mb": None})
+            known["s"] += seconds
+            known["peak_mb"] = max((mb for mb in (known["peak_mb"], peak) if mb is not None), default=None)
+            self.timings[name] = known["s"]
+            self.remaining_s = None
+            if nested:
+                self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s = outer
 
     def report(self, fraction_of_stage: float, message: str = "") -> None:
         """Say how far the current stage is, 0 to 1."""
@@ -43,12 +86,27 @@ class Progress:
             raise Cancelled("stopped on request; nothing was written")
         part = min(max(fraction_of_stage, 0.0), 1.0)
         self.fraction = max(self.fraction, self._start + part * (self._stop - self._start))
+        self._time(part)
         self.show(message)
+
+    def _time(self, part: float) -> None:
+        """The rate since the first report, which takes longer than the others, goes on to the end of the stage."""
+        if self.stage_name != TIMED_STAGE or part <= (self._reports[-1][1] if self._reports else 0.0):
+            return
+        self._reports = [*self._reports[:1], (time.perf_counter(), part)]
+        self._report_count += 1
+        if self._report_count < REPORTS_BEFORE_TELLING:
+            return
+        (first_at, first), (last_at, last) = self._reports
+        self.remaining_s = (last_at - first_at) / (last - first) * (1.0 - part)
 
     def begin(self) -> None:
         """A new job: what an earlier one left is forgotten."""
-        self.fraction = 0.0
+        self.fraction, self.remaining_s = 0.0, None
         self.timings.clear()
+        self.stages.clear()
+        self._memory = _PeakMemory()
+        self._memory.begin()
 
     def finish(self) -> None:
         """The whole job is done."""
@@ -72,7 +130,7 @@ class TerminalProgress(Progress):
         super().__init__(cancelled)
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
-        self._last_stage, self._began, self._drawn = "", time.perf_counter(), 0.0
+        self._last_stage, self._drawn = "", 0.0
 
     def show(self, message: str) -> None:
         if self._live:
@@ -81,15 +139,21 @@ class TerminalProgress(Progress):
                 return
             self._drawn = now
             filled = round(24 * self.fraction)
-            left = (now - self._began) * (1 / self.fraction - 1) if self.fraction > 0.05 else None
-            remaining = f", about {left:.0f} s left" if left is not None else ""
-            line = f"[{'#' * filled}{'.' * (24 - filled)}] {100 * self.fraction:3.0f}% {self.stage_name} {message}{remaining}"
+            bar = f"[{'#' * filled}{'.' * (24 - filled)}]"
+            line = f"{bar} {100 * self.fraction:3.0f}% {self.stage_name} {message}{self._left()}"
             self._stream.write("\r\x1b[K" + line[:160])
         elif self.stage_name != self._last_stage or self.fraction >= self._drawn + 0.1:
             self._drawn = self.fraction
-            self._stream.write(f"{100 * self.fraction:3.0f}% {self.stage_name} {message}".rstrip() + "\n")
+            line = f"{100 * self.fraction:3.0f}% {self.stage_name} {message}{self._left()}"
+            self._stream.write(line.rstrip() + "\n")
         self._last_stage = self.stage_name
         self._stream.flush()
+
+    def _left(self) -> str:
+        if self.remaining_s is None:
+            return ""
+        left = f"{self.remaining_s / 60:.0f} min" if self.remaining_s >= 300 else f"{self.remaining_s:.0f} s"
+        return f", about {left} left of it"
 
     def warn(self, message: str) -> None:
         self._line(f"Warning: {message}")
@@ -110,7 +174,10 @@ class QuietProgress(TerminalProgress):
 
 
 class JsonProgress(Progress):
-    """One JSON object a line: `progress` (stage, fraction of the whole, message), `warning`, `result` (folder), `error`."""
+    """One JSON object a line: `progress` (stage, fraction of the whole, message), `warning`, `result` (folder), `error`.
+
+    `progress` has `remaining_s` as well, the seconds that are left of the present stage, as soon as that can be told.
+    """
 
     def __init__(self, stream: TextIO, cancelled: Callable[[], bool] | None = None) -> None:
         super().__init__(cancelled)
@@ -122,10 +189,80 @@ class JsonProgress(Progress):
         self._stream.flush()
 
     def show(self, message: str) -> None:
-        self.emit("progress", stage=self.stage_name, fraction=round(self.fraction, 4), message=message)
+        left = {} if self.remaining_s is None else {"remaining_s": round(self.remaining_s, 1)}
+        self.emit("progress", stage=self.stage_name, fraction=round(self.fraction, 4), message=message, **left)
 
     def warn(self, message: str) -> None:
         self.emit("warning", message=message)
 
     def done(self, message: str) -> None:
         self.emit("result", folder=message)
+
+
+class _PeakMemory:
+    """The high-water mark of this process's resident memory, for each of several stages that may lie within one another."""
+
+    def __init__(self) -> None:
+        self._open: list[float | None] = []
+        self._seen: float | None = None
+        self.can_reset = False
+
+    def begin(self) -> None:
+        """Forget what was before, where the system can."""
+        self.can_reset = _reset_mark()
+
+    def enter(self) -> bool:
+        """A stage begins; whether it lies within another."""
+        self._take()
+        self._open.append(None)
+        return len(self._open) > 1
+
+    def leave(self) -> float | None:
+        """The peak of the stage that ends, MB."""
+        self._take()
+        return self._open.pop()
+
+    def highest(self) -> float | None:
+        """The peak of everything so far, MB."""
+        self._take()
+        return self._seen
+
+    def _take(self) -> None:
+        """Let the mark count for every stage that is open, and set it back."""
+        mark = _mark_mb()
+        if mark is None:
+            return
+        self._open = [mark if peak is None else max(peak, mark) for peak in self._open]
+        self._seen = mark if self._seen is None else max(self._seen, mark)
+        self.can_reset = _reset_mark()
+
+
+def _reset_mark() -> bool:
+    """Set Linux's mark back to what is resident now; False where that cannot be done."""
+    try:
+        handle = os.open(_CLEAR, os.O_WRONLY)
+    except OSError:  # not Linux, or not allowed
+        return False
+    try:
+        os.write(handle, b"5")
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _mark_mb() -> float | None:
+    """High-water mark of resident memory, MB (1e6 bytes); None where the system does not tell (Windows)."""
+    try:
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
