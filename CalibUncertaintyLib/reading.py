@@ -159,7 +159,10 @@ def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
     names = found[uid]
     modality = tags_of(names[0], "0008|0060")[0]
     if modality and modality != "CT":
-        raise CalibUncertaintyError(f"{folder} holds a DICOM series of modality {modality}, not CT")
+        raise CalibUncertaintyError(
+            f"{folder} holds a DICOM series of modality {modality}, not CT; for a model that wants such an image, give it as NIfTI,"
+            " NRRD or MHA, in the units the model was trained on"
+        )
     check_left_out(folder, listed, names[0])
     if len(names) < 2:
         raise CalibUncertaintyError(
