@@ -193,7 +193,7 @@ class MemberPredictor:
                 model.configuration,
                 volumes,
                 previous if model.configuration.previous_stage_name else None,
-            )  # fmt: skip
+            )
             for model in self._models
         ]
         for model, case in zip(self._models[1:], cases[1:], strict=True):
@@ -256,21 +256,24 @@ class MemberPredictor:
             self._tiles_per_forward = max(1, _GPU_VOXELS_PER_FORWARD // voxels) if self.device.type == "cuda" else 1
 
         def ask(tiles: torch.Tensor, number: int) -> torch.Tensor:
+            most, answers = self._tiles_per_forward, None
+            if len(tiles) > most:
+                return _joined(ask(tiles[:most], number), ask(tiles[most:], number + most))
             try:
                 answers = self._forward(model, member, tiles.to(self.device), number)
             except Exception as error:
                 if not is_out_of_memory(error) or len(tiles) == 1:
                     raise
-                self._tiles_per_forward = max(1, len(tiles) // 2)
+            if answers is None:  # only out here has the error let go of what the forward had in memory
+                self._tiles_per_forward = len(tiles) // 2
                 progress.warn(
-                    f"The device's memory was too short for {len(tiles)} tiles at a time; going on with {self._tiles_per_forward}"
+                    f"The device's memory was too short for {len(tiles)} tiles at a time; going on with {len(tiles) // 2}"
                 )
-                half = len(tiles) // 2
-                first = ask(tiles[:half], number)
-                return _joined(first, ask(tiles[half:], number + half))
+                return ask(tiles, number)
             if not is_finite(answers):
+                wrong = number + next(i for i, answer in enumerate(answers) if not is_finite(answer))
                 raise CalibUncertaintyError(
-                    f"{name} gives values that are not numbers in tile {number + 1} of {window.tiles}; its training diverged, or"
+                    f"{name} gives values that are not numbers in tile {wrong + 1} of {window.tiles}; its training diverged, or"
                     " the input holds values beyond any CT's"
                 )
             return answers
@@ -289,6 +292,11 @@ class MemberPredictor:
         """Logits (n, heads, patch) of tiles (n, channels, patch): nnU-Net's own order of flips and additions."""
         import torch
 
+        if (
+            member.sample is not None and len(tiles) > 1
+        ):  # what a tile loses must not depend on which others come with it
+            each = [self._forward(model, member, tile[None], number + i) for i, tile in enumerate(tiles)]
+            return torch.cat(each)
         flips = mirrored_axes(model.axes) if member.mirroring else [member.flip or ()]
         with torch.inference_mode(), self._autocast(), self._dropping(model, member, number):
             total = None

@@ -105,22 +105,21 @@ class SlidingWindow:
 
         depth, (_, height, width) = self.rows[0].stop - self.rows[0].start, self.padding.shape
         shape = (heads, depth, height, width)
-        device, band = _zeros(shape, device, warn)
-        total = torch.zeros(shape[1:], dtype=torch.half, device=device)
+        device, band, total = _zeros(shape, device, warn)
         done = 0
         for number, row in enumerate(self.rows):
             for group in _groups(row.corners, tiles_per_forward):
                 tiles = torch.cat([self.tile(row, corner) for corner in group])
-                began = time.perf_counter()
+                began, answers = time.perf_counter(), None
                 try:
-                    answers = ask(tiles, done)
+                    answers = ask(tiles, done).to(device)
                 except Exception as error:
                     if device.type == "cpu" or not is_out_of_memory(error):
                         raise
+                if answers is None:  # only out here has the error let go of what the forward had in memory
                     warn(_ON_CPU)
                     device, band, total = torch.device("cpu"), band.cpu(), total.cpu()
-                    answers = ask(tiles, done)
-                answers = answers.to(device)
+                    answers = ask(tiles, done).to(device)
                 self.forward_seconds += time.perf_counter() - began
                 for answer, corner in zip(answers, group, strict=True):
                     self._add(band, total, answer, corner, self._weights(device))
@@ -188,16 +187,18 @@ class SlidingWindow:
 
 def _zeros(
     shape: Sequence[int], device: torch.device, warn: Callable[[str], None]
-) -> tuple[torch.device, torch.Tensor]:
+) -> tuple[torch.device, torch.Tensor, torch.Tensor]:
+    """The band and its weights on the device, or on the CPU where the device's memory does not hold them."""
     import torch
 
     try:
-        return device, torch.zeros(shape, dtype=torch.half, device=device)
+        band = torch.zeros(shape, dtype=torch.half, device=device)
+        return device, band, torch.zeros(shape[1:], dtype=torch.half, device=device)
     except Exception as error:
         if device.type == "cpu" or not is_out_of_memory(error):
             raise
-        warn(_ON_CPU)
-        return torch.device("cpu"), torch.zeros(shape, dtype=torch.half)
+    warn(_ON_CPU)
+    return torch.device("cpu"), torch.zeros(shape, dtype=torch.half), torch.zeros(shape[1:], dtype=torch.half)
 
 
 def _groups(corners: Sequence[tuple[int, int]], size: int) -> Iterator[Sequence[tuple[int, int]]]:
