@@ -13,8 +13,8 @@ from typing import TextIO
 
 from .errors import Cancelled
 
-# The one stage that is long, and whose reports are so alike that the time left of it can be told
-TIMED_STAGE = "predict"
+# The stages that are long, and whose reports are so alike that the time left of them can be told
+TIMED_STAGES = ("predict", "previous stage")
 REPORTS_BEFORE_TELLING = 3
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -39,6 +39,7 @@ class Progress:
         self.timings: dict[str, float] = {}
         self.stages: dict[str, dict[str, float | None]] = {}
         self._memory = _PeakMemory()
+        self._running: list[tuple[str, float]] = []  # stages that have not ended, and when they began
         self._cancelled = cancelled
         self._start, self._stop = 0.0, 1.0
         self._reports: list[
@@ -56,6 +57,13 @@ class Progress:
         """Largest resident memory since `begin` (since the process began, where `peak_is_of_stage` is False), MB."""
         return self._memory.highest()
 
+    def stages_so_far(self) -> dict[str, dict[str, float | None]]:
+        """`stages`, and those that have not ended as far as they have come: what the last stage itself writes down."""
+        found = {name: dict(stage) for name, stage in self.stages.items()}
+        for (name, began), peak in zip(self._running, self._memory.of_open_stages(), strict=True):
+            _add_stage(found, name, time.perf_counter() - began, peak)
+        return found
+
     @contextmanager
     def stage(self, name: str, start: float, stop: float, message: str = ""):
         """A named part of the job; its wall time is added to `timings` in seconds, and with its peak memory to `stages`.
@@ -66,16 +74,14 @@ class Progress:
         nested = self._memory.enter()
         self.stage_name, self._start, self._stop = name, start, stop
         self._reports, self._report_count, self.remaining_s = [], 0, None
-        began = time.perf_counter()
+        self._running.append((name, time.perf_counter()))
         try:
             self.report(0.0, message)
             yield self
         finally:
-            seconds, peak = time.perf_counter() - began, self._memory.leave()
-            known = self.stages.setdefault(name, {"s": 0.0, "peak_mb": None})
-            known["s"] += seconds
-            known["peak_mb"] = max((mb for mb in (known["peak_mb"], peak) if mb is not None), default=None)
-            self.timings[name] = known["s"]
+            seconds, peak = time.perf_counter() - self._running.pop()[1], self._memory.leave()
+            _add_stage(self.stages, name, seconds, peak)
+            self.timings[name] = self.stages[name]["s"]
             self.remaining_s = None
             if nested:
                 self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s = outer
@@ -91,7 +97,7 @@ class Progress:
 
     def _time(self, part: float) -> None:
         """The rate since the first report, which takes longer than the others, goes on to the end of the stage."""
-        if self.stage_name != TIMED_STAGE or part <= (self._reports[-1][1] if self._reports else 0.0):
+        if self.stage_name not in TIMED_STAGES or part <= (self._reports[-1][1] if self._reports else 0.0):
             return
         self._reports = [*self._reports[:1], (time.perf_counter(), part)]
         self._report_count += 1
@@ -199,6 +205,12 @@ class JsonProgress(Progress):
         self.emit("result", folder=message)
 
 
+def _add_stage(stages: dict, name: str, seconds: float, peak: float | None) -> None:
+    known = stages.setdefault(name, {"s": 0.0, "peak_mb": None})
+    known["s"] += seconds
+    known["peak_mb"] = max((mb for mb in (known["peak_mb"], peak) if mb is not None), default=None)
+
+
 class _PeakMemory:
     """The high-water mark of this process's resident memory, for each of several stages that may lie within one another."""
 
@@ -221,6 +233,11 @@ class _PeakMemory:
         """The peak of the stage that ends, MB."""
         self._take()
         return self._open.pop()
+
+    def of_open_stages(self) -> list[float | None]:
+        """The peaks so far of the stages that have not ended, the outermost first, MB."""
+        self._take()
+        return list(self._open)
 
     def highest(self) -> float | None:
         """The peak of everything so far, MB."""

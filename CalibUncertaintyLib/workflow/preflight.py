@@ -28,7 +28,7 @@ def estimate_run(
     flips_allowed: int = 3, full_volume: bool = False, export: bool = False, temperatures: int = 1,
     seconds_per_forward: float | None = None, n_members: Sequence[int] | None = None,
 ) -> Estimate:  # fmt: skip
-    """Of one run of `members` on a CT; without torch.
+    """Of one run of `members` on a CT, with the first stage of a cascade; without torch.
 
     volume: the CT, or the first of several channels. device: cpu, cuda, cuda:1 or mps (not auto). flips_allowed: in how many axes
     the models may be mirrored (checkpoints know it; 2d allows no more than two). n_members: of each model, where that is known
@@ -49,11 +49,17 @@ def estimate_run(
         )  # fmt: skip
         _refuse_empty(part, model)
         parts.append(part)
-    return estimate(
+    found = estimate(
         parts, heads.channels, device=device, precision=precision, step_size=step_size, threads=_threads(),
         ct_bytes=volume.array.dtype.itemsize, images=len(members.models[0].channels), structures=len(heads.names),
         temperatures=temperatures, full_volume=full_volume, export=export, seconds_per_forward=seconds_per_forward,
     )  # fmt: skip
+    if members.before is None:
+        return found
+    first = estimate_run(
+        members.before, volume, device, precision=precision, step_size=step_size, flips_allowed=flips_allowed
+    )
+    return found.after(first)
 
 
 def input_channels(model: ModelFolder) -> int:

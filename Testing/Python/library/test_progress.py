@@ -40,6 +40,22 @@ def test_every_stage_has_its_seconds_and_timings_stay_the_plain_dictionary(clock
     assert {name: stage["s"] for name, stage in progress.stages.items()} == progress.timings
 
 
+def test_the_stage_that_writes_the_figures_down_is_among_them_as_far_as_it_has_come(clock):
+    progress = Progress()
+    progress.begin()
+    with progress.stage("read", 0.0, 0.5):
+        clock.now += 2.0
+    with progress.stage("write", 0.5, 1.0):
+        clock.now += 3.0
+        written = progress.stages_so_far()
+        assert list(progress.stages) == ["read"]
+        clock.now += 1.0
+    assert {name: stage["s"] for name, stage in written.items()} == {"read": 2.0, "write": 3.0}
+    assert written["write"]["peak_mb"] is None or written["write"]["peak_mb"] > 10
+    assert progress.timings == {"read": 2.0, "write": 4.0}
+    assert progress.stages_so_far() == progress.stages
+
+
 @needs_mark
 def test_the_peak_of_a_stage_is_its_own_and_that_of_the_run_is_the_largest():
     progress = Progress()
@@ -130,10 +146,10 @@ def test_a_stage_that_fails_or_is_stopped_is_recorded_all_the_same():
     assert progress._memory._open == []
 
 
-def told(progress, clock, fractions, seconds):
+def told(progress, clock, fractions, seconds, stage="predict"):
     """What is left after each report; the first one comes later, as a first tile does."""
     found = []
-    with progress.stage("predict", 0.1, 0.7):
+    with progress.stage(stage, 0.1, 0.7):
         clock.now += 30.0
         for fraction in fractions:
             clock.now += seconds
@@ -144,8 +160,9 @@ def told(progress, clock, fractions, seconds):
     return found
 
 
-def test_the_time_left_is_told_from_the_third_tile_and_does_not_count_the_slow_first_one(clock):
-    found = told(Progress(), clock, [0.1, 0.2, 0.3, 0.4, 1.0], 2.0)
+@pytest.mark.parametrize("stage", ["predict", "previous stage"])
+def test_the_time_left_is_told_from_the_third_tile_and_does_not_count_the_slow_first_one(clock, stage):
+    found = told(Progress(), clock, [0.1, 0.2, 0.3, 0.4, 1.0], 2.0, stage)
     assert found[:2] == [None, None]
     assert found[2:4] == [pytest.approx(14.0), pytest.approx(12.0)]
     assert found[4] == pytest.approx(0.0)
