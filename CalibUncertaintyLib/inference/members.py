@@ -292,9 +292,8 @@ class MemberPredictor:
         """Logits (n, heads, patch) of tiles (n, channels, patch): nnU-Net's own order of flips and additions."""
         import torch
 
-        if (
-            member.sample is not None and len(tiles) > 1
-        ):  # what a tile loses must not depend on which others come with it
+        if member.sample is not None and len(tiles) > 1:
+            # what a tile loses must not depend on which others come with it
             each = [self._forward(model, member, tile[None], number + i) for i, tile in enumerate(tiles)]
             return torch.cat(each)
         flips = mirrored_axes(model.axes) if member.mirroring else [member.flip or ()]

@@ -11,13 +11,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from engine import Told, told_case
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.calibration.softmax import softmax
+from CalibUncertaintyLib.inference.boxes import Box
+from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import Scratch
-from CalibUncertaintyLib.model.folder import FINAL_CHECKPOINT, ModelFolder
-from CalibUncertaintyLib.model.record import CalibrationEntry, CalibrationRecord
+from CalibUncertaintyLib.model.folder import FINAL_CHECKPOINT
+from CalibUncertaintyLib.model.heads import Heads
 from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.result import Result
 from CalibUncertaintyLib.workflow.segment import segment
@@ -127,12 +130,29 @@ def test_closing_the_terminal_leaves_nothing_unless_nohup_was_asked_for(nohup, e
 
 def test_large_arrays_lie_in_files_that_are_really_there(tmp_path):
     scratch = Scratch(tmp_path, limit_bytes=100)
-    small, large = scratch.array((10,), np.float32, fill=1), scratch.array((1000, 1000), np.float32, fill=2)
+    small, large = scratch.array((10,), np.float32), scratch.array((1000, 1000), np.float32)
     assert not isinstance(small, np.memmap)
     assert isinstance(large, np.memmap)
-    assert float(large.sum()) == 2e6
+    assert not large.any()
+    large[999, 999] = 2
+    assert float(large.sum()) == 2.0
     (file,) = tmp_path.glob("*.scratch")
     assert file.stat().st_blocks * 512 >= large.nbytes
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 20])
+def test_blocks_read_back_what_was_written_and_zeros_elsewhere(limit, tmp_path):
+    with Scratch(tmp_path, limit) as scratch:
+        store = scratch.blocks((3, 5), np.float16, 20)
+        expected = np.zeros((20, 3, 5), np.float16)
+        for start, stop in ((0, 4), (17, 20), (2, 9)):
+            values = np.random.default_rng(start).normal(size=(stop - start, 3, 5)).astype(np.float16)
+            store.write(start, values)
+            expected[start:stop] = values
+        np.testing.assert_array_equal(store.read(0, 20), expected)
+        np.testing.assert_array_equal(store.read(3, 3), expected[3:3])
+        assert (len(list(tmp_path.iterdir())) == 1) == (limit == 0)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_way_through_files_gives_the_same_result(model, ct, tmp_path, monkeypatch):
@@ -167,25 +187,20 @@ def test_a_structure_that_only_pooled_probabilities_label_keeps_its_place_in_the
     assert result.provenance["changed_labels"]["by_pooling"] == result.segmentation.array.size
 
 
-def test_the_largest_probability_left_out_bounds_the_members_at_their_own_temperature_too(model, ct, tmp_path):
-    own = shutil.copytree(model, tmp_path / "own" / model.parent.name / model.name)
-    opened = ModelFolder.open(own)
-    fingerprint = opened.fingerprint([0, 1])
-    members = {"folds": [0, 1], "checkpoint": FINAL_CHECKPOINT, "checkpoints": fingerprint["checkpoints"], "mirroring": False}
-    record = CalibrationRecord.for_model(fingerprint)
-    record.put(CalibrationEntry(
-        members=members, mode="pool_logit", temperature=1.0, member_temperature=4.0, cases=["a"],
-        roi={"distance_mm": 15.0, "reference": "union"},
-    ))  # fmt: skip
-    record.write(opened.record_path)
-    from CalibUncertaintyLib.workflow.applied import choose_calibration
-    from CalibUncertaintyLib.workflow.maps import what_matters
-
-    look = what_matters(choose_calibration(opened, [0, 1], False, "pool_logit"))
-    logits = np.array([[6.0], [0.0], [0.0]], np.float16)
-    likely, labelled = look(logits, [logits, logits])
-    assert float(likely[0]) == pytest.approx(1 - float(softmax(logits, 4.0)[0, 0]), rel=1e-3)
-    assert not labelled[0]
+def test_the_largest_probability_left_out_bounds_the_members_at_their_own_temperature_too(tmp_path):
+    """Shown at temperature 1, compared with each other at 4: both are somewhere in the maps, so the likelier one counts."""
+    logits = np.zeros((2, 3, 40, 40, 40), np.float32)
+    logits[:, 0] = 40.0
+    logits[:, 0, 30:, 30:, 30:] = 6.0
+    logits[:, 1, :4, :4, :4] = 50.0  # something to build a box around
+    heads = Heads(("Liver", "Node"), (1, 2), False)
+    for temperatures, expected in (([], 1.0), ([4.0], 4.0)):
+        with Scratch(tmp_path) as scratch:
+            opinions = Opinions.ask(Told(logits, heads), told_case((40, 40, 40)), scratch, Progress(), temperatures)
+        boxes, left_out = opinions.boxes(0.5, 0.0)
+        assert boxes == [Box((0, 0, 0), (4, 4, 4))]
+        p = 1 - float(softmax(np.array([[6.0], [0.0], [0.0]], np.float16), expected)[0, 0])
+        assert left_out == pytest.approx(p, rel=1e-3)
 
 
 @pytest.mark.parametrize(
