@@ -43,9 +43,13 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
     scratch.close()
     content = _document(run, ct, warnings, maps)
     forward = {"forward": run.predictor.forward_seconds}
-    content["timings_s"] = {**run.progress.timings, **forward, "total": time.perf_counter() - began}
-    content["stages"] = getattr(run.progress, "stages", {})
-    content["peak_memory_mb"] = peak_memory_mb()
+    stages = run.progress.stages_so_far()  # writing too, as far as it has come
+    seconds = {name: stage["s"] for name, stage in stages.items()}
+    content["timings_s"] = {**seconds, **forward, "total": time.perf_counter() - began}
+    content["stages"] = stages
+    content["peak_memory_mb"] = run.progress.peak_mb or peak_memory_mb()
+    content["peak_memory_of_stages"] = "own" if run.progress.peak_is_of_stage else "since the process began"
+    content["estimate"] = run.estimate.to_json()
     write_json(folder / RESULT_FILE, content)
 
 

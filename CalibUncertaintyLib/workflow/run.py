@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..inference.boxes import Box, hull
+from ..inference.estimate import Estimate
 from ..inference.members import MemberPredictor, Prepared
 from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
@@ -22,6 +23,7 @@ from .applied import AppliedCalibration
 from .cascade import PreviousStage
 from .maps import EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
 from .options import SegmentOptions
+from .room import bytes_on_disk
 from .writing import check_space
 
 
@@ -35,6 +37,7 @@ class Run:
     calibration: AppliedCalibration
     predictor: MemberPredictor
     previous: PreviousStage | None
+    estimate: Estimate
     out: Path
     folder: Path
     progress: Progress
@@ -55,7 +58,7 @@ class Run:
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
             self.case: Prepared = predictor.prepare(self.volumes, self.previous and self.previous.labels)
             values = predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
-            check_space(self.out, self.folder, 2 * values)
+            check_space(self.out, self.folder, bytes_on_disk(scratch, [2 * values]))
         with progress.stage("predict", 0.1, 0.75):
             opinions = Opinions.ask(
                 predictor, self.case, scratch, progress, temperatures_of(self.calibration, len(predictor.members)),
@@ -69,7 +72,8 @@ class Run:
                 boxes, self.left_out = [opinions.whole()], 0.0
             voxels, n_classes = hull(boxes).voxels, predictor.n_classes
             exported = int(self.volume.array.size) * (1 + 4 * (n_classes + 5) * len(chosen.export))
-            check_space(self.out, self.folder, 2 * 4 * voxels * (n_classes + 7) + exported)
+            maps = 4 * voxels * (n_classes + 7)
+            check_space(self.out, self.folder, bytes_on_disk(scratch, [maps]) + maps + exported)
             self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress)
         del opinions  # what follows needs the room
         with progress.stage("regions", 0.85, 0.9, "distances and regions"):

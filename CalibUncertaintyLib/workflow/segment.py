@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..inference.estimate import Estimate
 from ..inference.members import MemberPredictor
 from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
@@ -19,6 +20,7 @@ from .cascade import run_previous_stage
 from .inputs import check_channels, read_channels
 from .maps import measure_names
 from .options import SegmentOptions
+from .preflight import check_ct_size, check_fits, estimate_run
 from .report import write_result
 from .run import Run
 from .writing import check_output, output_folder, written_aside
@@ -54,6 +56,8 @@ def segment(
             " samples as members, or another measure"
         )
     with progress.stage("read", 0.0, 0.02, "reading the CT"):
+        for given in [ct] if isinstance(ct, str | Path | Volume) else ct:
+            check_ct_size(given)
         volumes, description = read_channels(ct, members.models[0], chosen.series)
         warnings = [] if chosen.skip_ct_check else check_channels(volumes, members.models[0], description)
     with progress.stage("load", 0.02, 0.05, "loading the model"):
@@ -62,7 +66,9 @@ def segment(
         )
         members = predictor.chosen
         calibration = calibration_of(members, chosen.mode, chosen.calibration, predictor.heads)
-    warnings += [*predictor.warnings, *_warnings(members, calibration)]
+        estimate, short = _estimated(members, predictor, volumes[0], chosen, out)
+        progress.report(1.0, estimate.sentence(str(out)))
+    warnings += [*short, *predictor.warnings, *_warnings(members, calibration)]
     for message in warnings:
         progress.warn(message)
     with written_aside(out, chosen.overwrite) as aside, Scratch(aside) as scratch:
@@ -73,7 +79,7 @@ def segment(
             for message in previous.warnings:
                 progress.warn(message)
             warnings += previous.warnings
-        run = Run(volumes, members, chosen, calibration, predictor, previous, out, aside, progress)
+        run = Run(volumes, members, chosen, calibration, predictor, previous, estimate, out, aside, progress)
         run.compute(scratch)
         with progress.stage("write", 0.9, 0.995, "writing the maps"):
             write_result(aside, run, description, warnings, began, scratch)
@@ -92,6 +98,20 @@ def _refuse_inputs_inside(out: Path, ct, members: MemberSet) -> None:
             raise CalibUncertaintyError(
                 f"{path} lies inside {out}, which the result would replace; choose another --out"
             )
+
+
+def _estimated(
+    members: MemberSet, predictor: MemberPredictor, volume: Volume, chosen: SegmentOptions, out: Path
+) -> tuple[Estimate, list[str]]:
+    """What the run will take, and warnings where it may not fit. Raises CalibUncertaintyError where it surely does not."""
+    device = str(predictor.device)
+    estimate = estimate_run(
+        members, volume, device, precision=chosen.precision, step_size=chosen.step_size,
+        flips_allowed=3 if predictor.mirroring or chosen.flips == "members" else 0, full_volume=chosen.full_volume,
+        export=bool(chosen.export),
+        n_members=[sum(member.model == index for member in predictor.members) for index in range(len(members.models))],
+    )  # fmt: skip
+    return estimate, check_fits(estimate, device, out.parent)
 
 
 def _stages_before(members: MemberSet) -> list[ModelFolder]:
