@@ -205,7 +205,6 @@ class CellFeeder:
             for first, planes, of_planes in self._held
             if first < needed.stop and first + len(planes) > needed.start
         ]
-        block = torch.cat([planes for planes, _ in parts]) if len(parts) > 1 else parts[0][0]
         highest = np.max([part.max(axis=0) for _, part in parts], axis=0)
         _, rows, columns = self._cells.count
         for row in range(rows):
@@ -217,7 +216,7 @@ class CellFeeder:
                 self._cells.add(
                     cell,
                     lambda s=support, w=window: self._grid.sample(
-                        block[:, :, s[1], s[2]].permute(1, 0, 2, 3), w, exact=False
+                        torch.cat([planes[:, :, s[1], s[2]] for planes, _ in parts]).permute(1, 0, 2, 3), w, exact=False
                     ),
                     lambda w=window: self._before(w),
                     active,
