@@ -50,11 +50,7 @@ def segment(
     _refuse_inputs_inside(out, ct, members)
     for folder in (*members.models, *_stages_before(members)):
         folder.refuse_unsupported()
-    if chosen.measure not in measure_names(members.least_members):
-        raise CalibUncertaintyError(
-            f"{chosen.measure} compares several members and only one is used; choose more folds, checkpoints, flips or dropout"
-            " samples as members, or another measure"
-        )
+    _refuse_measure(chosen.measure, members.least_members)
     with progress.stage("read", 0.0, 0.02, "reading the CT"):
         for given in [ct] if isinstance(ct, str | Path | Volume) else ct:
             check_ct_size(given)
@@ -65,6 +61,7 @@ def segment(
             members, chosen.device, chosen.step_size, chosen.trust_checkpoint, chosen.precision, chosen.trainers
         )
         members = predictor.chosen
+        _refuse_measure(chosen.measure, len(predictor.members))  # fewer, where checkpoints hold the same weights
         calibration = calibration_of(members, chosen.mode, chosen.calibration, predictor.heads)
         estimate, short = _estimated(members, predictor, volumes[0], chosen, out)
         progress.report(1.0, estimate.sentence(str(out)))
@@ -85,6 +82,14 @@ def segment(
             write_result(aside, run, description, warnings, began, scratch)
     progress.finish()
     return Result.open(out)
+
+
+def _refuse_measure(measure: str, n_members: int) -> None:
+    if measure not in measure_names(n_members):
+        raise CalibUncertaintyError(
+            f"{measure} compares several members and only one is used; choose more folds, checkpoints, flips or dropout"
+            " samples as members, or another measure"
+        )
 
 
 def _refuse_inputs_inside(out: Path, ct, members: MemberSet) -> None:

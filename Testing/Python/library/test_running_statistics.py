@@ -1,0 +1,330 @@
+"""Running statistics of the members against brute force: every member's logits kept, brought back by nnU-Net, and averaged."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from engine import Told, few_slices, member_logits, on_ct_grid, predictor_of, prepared, told_case
+from tiny_model import plans, rotation, write_ct, write_model
+
+from CalibUncertaintyLib.inference import cells
+from CalibUncertaintyLib.inference.boxes import Box
+from CalibUncertaintyLib.inference.cells import WAKES_AT
+from CalibUncertaintyLib.inference.members import MemberPredictor
+from CalibUncertaintyLib.inference.opinions import Opinions
+from CalibUncertaintyLib.inference.prepare import PreparedCase
+from CalibUncertaintyLib.inference.scratch import MEMORY_LIMIT_BYTES, Scratch
+from CalibUncertaintyLib.inference.seen import MemberSample
+from CalibUncertaintyLib.model.heads import Heads
+from CalibUncertaintyLib.progress import Progress
+
+REGIONS = {"background": 0, "Whole": [1, 2], "Node": 2}
+# Of probabilities, where no member sees anything: what sleepers may be off by, twice over
+ASLEEP = 2 * WAKES_AT
+# Of entropies there: between a certain voxel and one with WAKES_AT spread over two structures, in nats
+ENTROPY_ASLEEP = WAKES_AT * (1 - np.log(WAKES_AT / 2))
+AWAKE = 2e-4
+
+
+@dataclass
+class Expected:
+    """By brute force, float64 on the cropped CT grid. pooled: (C, ...); the others of each member, (M, ...)."""
+
+    pooled: np.ndarray
+    members: list[np.ndarray]
+    sigmoid: bool
+
+    def probability(self, temperature):
+        return np.mean([self._p(logits, temperature) for logits in self.members], axis=0)
+
+    def entropy(self, temperature):
+        return np.mean([self._entropy(self._p(logits, temperature)) for logits in self.members], axis=0)
+
+    def awake(self, temperatures):
+        """Where any member's foreground exceeds the waking probability, at any temperature."""
+        return np.any([self.foreground(logits, t) > WAKES_AT for logits in self.members for t in (1.0, *temperatures)], axis=0)
+
+    def foreground(self, logits, temperature):
+        p = self._p(logits, temperature)
+        return p.max(axis=0) if self.sigmoid else 1 - p[0]
+
+    def _p(self, logits, temperature):
+        z = logits.astype(np.float64) / np.broadcast_to(np.asarray(temperature, float), len(logits))[:, None, None, None]
+        if self.sigmoid:
+            return 1 / (1 + np.exp(-z))
+        e = np.exp(z - z.max(axis=0))
+        return e / e.sum(axis=0)
+
+    def _entropy(self, p):
+        def terms(q):
+            return -q * np.log(np.maximum(q, 1e-300))
+
+        return (terms(p) + terms(1 - p)).mean(axis=0) if self.sigmoid else terms(p).sum(axis=0)
+
+
+def brute_force(predictor, case) -> Expected:
+    on_ct = [[] for _ in case.cases]
+    on_grid = [[] for _ in case.cases]
+    for member, logits in zip(predictor.members, member_logits(predictor, case), strict=True):
+        on_grid[member.model].append(logits)
+        on_ct[member.model].append(on_ct_grid(predictor, case, logits, member.model))
+    pooled = 0
+    for index, logits in enumerate(on_grid):  # as stock nnU-Net adds up folds, in half precision
+        total = logits[0].clone()
+        for other in logits[1:]:
+            total += other
+        if len(logits) > 1:
+            total /= len(logits)
+        pooled = pooled + len(logits) * on_ct_grid(predictor, case, total, index).astype(np.float64)
+    return Expected(pooled / len(predictor.members), [m for of_model in on_ct for m in of_model], predictor.heads.sigmoid)
+
+
+def whole(opinions, temperatures):
+    """The pool and the means at every temperature over the whole cropped grid, out of the slabs."""
+    shape, c = opinions.case.grid.ct_shape, opinions.n_classes
+    box = Box(opinions.case.crop_start, tuple(a + n for a, n in zip(opinions.case.crop_start, shape, strict=True)))
+    pooled = np.full((c, *shape), np.nan)
+    means, entropy = np.full((len(temperatures), c, *shape), np.nan), np.full(shape, np.nan)
+    for slab in opinions.slabs(box):
+        pooled[(slice(None), *slab.inside)] = slab.pooled
+        for index, p in enumerate(slab.means.probability):
+            means[(index, slice(None), *slab.inside)] = p
+        entropy[slab.inside] = slab.means.entropy
+    assert not np.isnan(pooled).any()
+    assert not np.isnan(means).any()
+    return pooled, means, entropy
+
+
+def ask(predictor, case, folder, temperatures, limit=MEMORY_LIMIT_BYTES, **options):
+    with Scratch(folder, limit) as scratch:
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), temperatures, **options)
+        found = whole(opinions, temperatures)
+        return *found, opinions._cells.awake, opinions.effective_members
+
+
+def assert_agrees(found, expected, temperatures):
+    pooled, means, entropy = found[:3]
+    awake = expected.awake(temperatures)
+    np.testing.assert_allclose(pooled, expected.pooled, atol=0.01, rtol=1e-3)  # one step of half precision
+    for index, temperature in enumerate(temperatures):
+        wrong = np.abs(means[index] - expected.probability(temperature)).max(axis=0)
+        assert wrong.max() < ASLEEP
+        assert np.quantile(wrong[awake], 0.999) < AWAKE
+        # where a logit of ten and more rounds the other way to half precision, or sleepers entered a cell by their mean
+        assert wrong[awake].max() < WAKES_AT
+    wrong = np.abs(entropy - expected.entropy(temperatures[0]))
+    assert wrong.max() < ENTROPY_ASLEEP
+    assert np.quantile(wrong[awake], 0.999) < 5 * AWAKE
+    return awake
+
+
+CASES = {
+    "plain": ({}, {}, [1.0]),
+    "several temperatures": ({}, {}, [2.5, 1.0]),
+    "finer than the plan, oblique, empty border": (
+        {}, {"spacing": (0.8, 0.8, 1.1), "shape": (34, 46, 48), "direction": rotation(20), "empty_border": 4}, [1.0],
+    ),
+    "thick slices, nearest through plane": (
+        {"spacing": (5.0, 1.0, 1.0), "patch": (8, 16, 16)}, {"spacing": (0.9, 0.9, 4.0), "shape": (40, 34, 36)}, [1.3],
+    ),
+    "coarser than the plan": (
+        {"spacing": (1.0, 1.0, 1.0), "patch": (32, 32, 32)}, {"spacing": (2.0, 1.5, 3.0), "shape": (35, 34, 20)}, [1.0],
+    ),
+    "slices of 10 mm on a fine grid": (
+        {"spacing": (1.0, 2.0, 2.0), "patch": (4, 24, 24)}, {"spacing": (2.0, 2.0, 10.0), "shape": (20, 24, 24)}, [1.0],
+    ),
+    "cubic": ({"resampling": {"order": 3}}, {"shape": (35, 40, 36)}, [1.0]),
+    "transposed": ({"transpose": (2, 0, 1)}, {"shape": (34, 20, 40)}, [1.0]),
+    "2D": ({"spacing": (1.5, 1.5), "patch": (16, 16)}, {"shape": (20, 34, 36), "spacing": (1.2, 1.2, 3.0)}, [1.0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_means_over_members_are_those_of_brute_force(name, tmp_path):
+    of_plans, of_ct, temperatures = CASES[name]
+    model = write_model(tmp_path, plans(**of_plans), folds=(0, 1, 2))
+    predictor = predictor_of(model, flips="off")
+    case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", **of_ct))
+    expected = brute_force(predictor, case)
+    found = ask(predictor, case, tmp_path, temperatures)
+    assert_agrees(found, expected, temperatures)
+    spread = np.std([expected.foreground(logits, 1.0) for logits in expected.members], axis=0)
+    assert spread.mean() > 0.05, "the comparison is empty: the members agree"
+
+
+def faint_members(shape, count=4, heads=3):
+    """Logits that are sure of background but for a few blobs, each fainter in some members than in others."""
+    generator = np.random.default_rng(2)
+    at = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"))
+    members = generator.normal(0, 0.5, (count, heads, *shape)).astype(np.float32)
+    members[:, 0] += 16.0
+    for height in (13.0, 18.0, 24.0):
+        centre = (generator.random(3) * shape)[:, None, None, None]
+        spot = np.exp(-((at - centre) ** 2).sum(axis=0) / 18)
+        members[:, -1] += spot * (height * generator.uniform(0.2, 1.0, count)[:, None, None, None])
+    return members
+
+
+@pytest.mark.parametrize("ct_shape", [(40, 100, 100), (61, 133, 110)])
+@pytest.mark.parametrize("sigmoid", [False, True])
+def test_cells_that_sleep_and_cells_that_wake_late_agree_with_brute_force(sigmoid, ct_shape, tmp_path):
+    spacing = tuple(s * a / b for s, a, b in zip((2, 1.5, 1.5), (40, 100, 100), ct_shape, strict=True))
+    case = told_case((40, 100, 100), ct_shape, spacing)
+    members = faint_members((40, 100, 100))
+    if sigmoid:
+        members -= members[:, :1]
+        members = members[:, 1:]
+    heads = Heads(("Liver", "Node"), (1, 2), sigmoid)
+    predictor = Told(members, heads, portion=3)
+    on_ct = [case.grid.whole(np.asarray(logits, np.float16)) for logits in members]
+    total = predictor._logits[0].clone()
+    for other in predictor._logits[1:]:
+        total += other
+    expected = Expected(case.grid.whole((total / 4).numpy()).astype(np.float64), on_ct, sigmoid)
+    found = ask(predictor, case, tmp_path, [1.5, 1.0])
+    awake = assert_agrees(found, expected, [1.5, 1.0])
+    cells_in_all = int(np.prod([-(-n // size) for n, size in zip(ct_shape, cells.CELL, strict=True)]))
+    assert 0 < found[3] < 0.7 * cells_in_all, "the comparison is empty: all cells are awake, or none"
+    assert 1e-4 < awake.mean() < 0.3
+    first = expected.foreground(expected.members[0], 1.5)
+    assert (awake & (first <= WAKES_AT)).any(), "the comparison is empty: no cell wakes late"
+
+
+@pytest.mark.parametrize("limit", [0, 300_000])
+def test_statistics_in_files_are_the_same_to_the_last_bit(limit, tmp_path):
+    case, predictor = told_case((40, 60, 70)), Told(faint_members((40, 60, 70)), Heads(("Liver", "Node"), (1, 2), False))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    in_memory = ask(predictor, case, tmp_path / "a", [2.0, 1.0])
+    in_files = ask(predictor, case, tmp_path / "b", [2.0, 1.0], limit)
+    for memory, file in zip(in_memory[:3], in_files[:3], strict=True):
+        np.testing.assert_array_equal(memory, file)
+    assert in_memory[3:] == in_files[3:]
+    assert list((tmp_path / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize("temperatures", [[1.0], [(2.0, 0.5), 1.0]])
+def test_regions_are_averaged_one_by_one_at_temperatures_of_their_own(temperatures, tmp_path):
+    model = write_model(tmp_path, plans(), folds=(0, 1), labels=REGIONS, regions_class_order=(1, 2))
+    predictor = predictor_of(model, flips="off")
+    assert predictor.heads.sigmoid
+    case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", shape=(34, 30, 28)))
+    assert_agrees(ask(predictor, case, tmp_path, temperatures), brute_force(predictor, case), temperatures)
+
+
+def test_members_that_are_flips_dropout_samples_and_folds_agree_with_brute_force(tmp_path):
+    model = write_model(tmp_path, plans(patch=(16, 16, 16)), folds=(0, 1))
+    predictor = predictor_of(model, flips="members", dropout=2, insert_dropout=0.3, seed=5)
+    assert len(predictor.members) == 2 * 8 * 2
+    case = prepared(predictor, few_slices(tmp_path / "ct.nii.gz", (17, 18, 20)))
+    assert_agrees(ask(predictor, case, tmp_path, [1.0]), brute_force(predictor, case), [1.0])
+
+
+def test_models_with_grids_of_their_own_agree_with_brute_force(tmp_path):
+    """Two plans, one of them interpolated by a rule that is not separable; each weighs as many as it has members."""
+    fine = write_model(tmp_path / "a", plans(), folds=(0, 1))
+    coarse = write_model(tmp_path / "b", plans(spacing=(3.0, 2.0, 2.0), patch=(8, 16, 16)), folds=(0, 1), seed=9)
+    cubic = write_model(tmp_path / "c", plans(resampling={"order": 3}), folds=(0, 1), seed=19)
+    ct = write_ct(tmp_path / "ct.nii.gz", shape=(34, 34, 36), empty_border=3)
+    for models in ([fine, coarse], [coarse, cubic], [cubic, fine]):
+        predictor = predictor_of(models, flips="off")
+        case = prepared(predictor, ct)
+        expected = brute_force(predictor, case)
+        assert_agrees(ask(predictor, case, tmp_path, [1.5]), expected, [1.5])
+
+
+def test_a_window_anywhere_reads_what_the_whole_reads(tmp_path):
+    model = write_model(tmp_path, plans(), folds=(0, 1))
+    predictor = predictor_of(model, flips="off")
+    case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", shape=(50, 70, 68), empty_border=3))
+    with Scratch(tmp_path) as scratch:
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), [1.0])
+        pooled, (means,), entropy = whole(opinions, [1.0])
+        n = case.grid.ct_shape
+        for start, stop in (((3, 5, 7), (21, 40, 33)), ((15, 31, 31), (17, 33, 33)), ((0, 0, 0), (1, 1, 1)), ((9, 9, 9), n)):
+            box = Box(
+                tuple(a + b for a, b in zip(start, case.crop_start, strict=True)),
+                tuple(a + b for a, b in zip(stop, case.crop_start, strict=True)),
+            )
+            voxels = 0
+            for slab in opinions.slabs(box):
+                there = tuple(slice(a + s.start, a + s.stop) for a, s in zip(start, slab.inside, strict=True))
+                np.testing.assert_array_equal(slab.pooled, pooled[(slice(None), *there)])
+                np.testing.assert_array_equal(slab.means.probability[0], means[(slice(None), *there)].astype(np.float32))
+                np.testing.assert_array_equal(slab.means.entropy, entropy[there].astype(np.float32))
+                voxels += slab.pooled[0].size
+            assert voxels == box.voxels
+        outside = Box(tuple(0 for _ in n), case.full_shape)  # partly beyond nnU-Net's crop
+        assert sum(slab.pooled[0].size for slab in opinions.slabs(outside)) == int(np.prod(n))
+
+
+def test_kept_members_are_each_members_logits(tmp_path):
+    model = write_model(tmp_path, plans(), folds=(0, 1))
+    predictor = predictor_of(model, flips="off")
+    case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", shape=(34, 30, 28)))
+    expected = brute_force(predictor, case)
+    with Scratch(tmp_path, 0) as scratch:
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), keep_members=True)
+        for slab in opinions.slabs(opinions.whole()):
+            for ours, theirs in zip(slab.members, expected.members, strict=True):
+                np.testing.assert_array_equal(ours, theirs[(slice(None), *slab.inside)])
+
+
+class Copies(MemberPredictor):
+    """Asks member 0 in every member's place."""
+
+    def _load(self, source):
+        super()._load((source[0], 0, source[2]))
+
+
+def test_members_that_are_copies_have_no_mutual_information_and_count_as_one(tmp_path):
+    from CalibUncertaintyLib.model.member_set import MemberSet
+    from CalibUncertaintyLib.uncertainty.measures import mutual_information_of
+
+    model = write_model(tmp_path, plans(), folds=(0, 1, 2, 3))
+    predictor = Copies(MemberSet.choose(model, flips="off"), "cpu")
+    case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz"))
+    _, (means,), entropy, _, effective = ask(predictor, case, tmp_path, [1.0])
+    mi = mutual_information_of(means.astype(np.float32), entropy.astype(np.float32), 4)
+    assert float(np.abs(mi).max()) < 1e-5
+    assert effective == 1.0
+
+
+@pytest.mark.parametrize(("members", "copies", "expected"), [(5, 1, 5.0), (8, 1, 8.0), (2, 1, 2.0), (3, 2, None)])
+def test_independent_members_count_as_many_and_copies_of_them_as_fewer(members, copies, expected):
+    shape = (40, 50, 60)
+    sample = MemberSample(members * copies)
+    for member in range(members):
+        values = np.random.default_rng(member).beta(1, 3, shape).astype(np.float32)
+        for copy in range(copies):
+            for first in range(0, 40, 7):
+                sample.add(member * copies + copy, first, values[first : first + 7], shape)
+    if expected is None:
+        assert members * 0.8 < sample.effective() < members * 1.05
+    else:
+        assert sample.effective() == pytest.approx(expected, rel=0.05)
+
+
+def test_too_little_foreground_does_not_tell_how_many_members_count():
+    sample = MemberSample(3)
+    for member in range(3):
+        sample.add(member, 0, np.full((10, 10, 10), 1e-4 * (member + 1), np.float32), (10, 10, 10))
+    assert sample.effective() is None
+    assert MemberSample(1).effective() == 1.0
+
+
+def test_a_prepared_case_is_nnunets_own(tmp_path):
+    """So that the brute force above rests on stock's preprocessing and not on ours."""
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    content = plans()
+    model = write_model(tmp_path, content, folds=(0,))
+    ct = write_ct(tmp_path / "ct.nii.gz", empty_border=3, shape=(30, 34, 36))
+    predictor = predictor_of(model)
+    case: PreparedCase = prepared(predictor, ct).cases[0]
+    manager = PlansManager(content)
+    data, _, _ = DefaultPreprocessor(verbose=False).run_case(
+        [str(ct)], None, manager, manager.get_configuration("3d_fullres"), predictor._models[0].folder.dataset
+    )
+    np.testing.assert_array_equal(case.data.numpy(), np.asarray(data))
