@@ -106,7 +106,7 @@ class SlidingWindow:
         depth, (_, height, width) = self.rows[0].stop - self.rows[0].start, self.padding.shape
         shape = (heads, depth, height, width)
         device, band, total = _zeros(shape, device, warn)
-        done = 0
+        done, room = 0, None
         for number, row in enumerate(self.rows):
             for group in _groups(row.corners, tiles_per_forward):
                 tiles = torch.cat([self.tile(row, corner) for corner in group])
@@ -122,7 +122,10 @@ class SlidingWindow:
                     answers = ask(tiles, done).to(device)
                 self.forward_seconds += time.perf_counter() - began
                 for answer, corner in zip(answers, group, strict=True):
-                    self._add(band, total, answer, corner, self._weights(device))
+                    weights = self._weights(device)
+                    if room is None or room.device != device:
+                        room = torch.empty((2, *band.shape[1:2], *self._patch[-2:]), device=device)
+                    self._add(band, total, answer, corner, weights, room)
                 done += len(group)
                 report(done)
                 del tiles, answers
@@ -141,17 +144,26 @@ class SlidingWindow:
             self._gaussian = compute_gaussian(self._patch, sigma_scale=1.0 / 8, value_scaling_factor=10, device=device)
         return self._gaussian
 
-    def _add(self, band, total, answer, corner, weights) -> None:
-        """Gaussian-weighted addition. Class by class in single precision, rounded once: equal to adding to half, and faster."""
+    def _add(self, band, total, answer, corner, weights, room) -> None:
+        """Gaussian-weighted addition. Class by class in single precision, rounded once: equal to adding to half, and faster.
+
+        room: two float32 arrays of a patch; fresh ones for every class would cost more than the additions.
+        """
+        import torch
+
         (y, x), (height, width) = corner, self._patch[-2:]
         where = (slice(None), slice(y, y + height), slice(x, x + width))
         answer = answer if len(self._patch) == 3 else answer[:, None]
-        in_single = weights.float()
+        weighted, summed = room
+        # a GPU's autocast answers in half, and nnU-Net then weighs in half
+        weights_as = weights if answer.dtype == weights.dtype else weights.float()
         for of_class, band_of_class in zip(answer, band, strict=True):
-            # a GPU's autocast answers in half, and nnU-Net then weighs in half
-            weighted = of_class * (in_single if of_class.dtype == in_single.dtype else weights)
+            if of_class.dtype == weighted.dtype:
+                torch.mul(of_class, weights_as, out=weighted)
+            else:
+                weighted.copy_(of_class * weights_as)
             sums = band_of_class[where]
-            sums.copy_(sums.float().add_(weighted))
+            sums.copy_(summed.copy_(sums).add_(weighted))
         total[where] += weights
 
     def _finished(self, band, total, start: int, ready: int) -> Iterator[tuple[int, torch.Tensor]]:
