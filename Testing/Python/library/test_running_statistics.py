@@ -1,6 +1,6 @@
 """Running statistics of the members against brute force: every member's logits kept, brought back by nnU-Net, and averaged."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,7 @@ from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib.inference import cells
 from CalibUncertaintyLib.inference.boxes import Box
-from CalibUncertaintyLib.inference.cells import WAKES_AT
-from CalibUncertaintyLib.inference.members import MemberPredictor
+from CalibUncertaintyLib.inference.members import MemberPredictor, Prepared
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.prepare import PreparedCase
 from CalibUncertaintyLib.inference.scratch import MEMORY_LIMIT_BYTES, Scratch
@@ -19,6 +18,7 @@ from CalibUncertaintyLib.model.heads import Heads
 from CalibUncertaintyLib.progress import Progress
 
 REGIONS = {"background": 0, "Whole": [1, 2], "Node": 2}
+WAKES_AT = 1e-3  # what the engine promises, written out: a larger one there must not loosen the tolerances here
 # Of probabilities, where no member sees anything: what sleepers may be off by, twice over
 ASLEEP = 2 * WAKES_AT
 # Of entropies there: between a certain voxel and one with WAKES_AT spread over two structures, in nats
@@ -188,6 +188,39 @@ def test_cells_that_sleep_and_cells_that_wake_late_agree_with_brute_force(sigmoi
     assert 1e-4 < awake.mean() < 0.3
     first = expected.foreground(expected.members[0], 1.5)
     assert (awake & (first <= WAKES_AT)).any(), "the comparison is empty: no cell wakes late"
+
+
+def entropy_of(p, sigmoid):
+    """In nats, of a foreground probability that is one structure's, of two."""
+    binary = -p * np.log(p) - (1 - p) * np.log(1 - p)
+    return binary / 2 if sigmoid else binary
+
+
+@pytest.mark.parametrize("sigmoid", [False, True])
+@pytest.mark.parametrize("models", [1, 2])
+@pytest.mark.parametrize("plan", ["the CT's grid", "finer CT", "cubic"])
+def test_members_asked_before_a_cell_woke_enter_it_in_full(plan, models, sigmoid, tmp_path):
+    """Members that are almost sure, and the last one that is not: what all of them say is known in closed form.
+
+    With two models the last member belongs to the second, whose own earlier members sleep, too.
+    """
+    faint, last = 0.9 * WAKES_AT, 0.4
+    ct_shape = (34, 40, 70) if plan == "the CT's grid" else (41, 50, 66)
+    case = told_case((34, 40, 70), ct_shape, **({"resampling": {"order": 3}} if plan == "cubic" else {}))
+    heads = Heads(("Liver", "Node"), (1, 2), sigmoid)
+    members = np.zeros((5, heads.channels, 34, 40, 70), np.float32)
+    for logits, p in zip(members, [faint, faint, faint, faint, last], strict=True):
+        logits[:], logits[-1] = -30, np.log(p / (1 - p))
+        if not sigmoid:
+            logits[0] = 0
+    predictor = Told(members, heads, portion=2)
+    if models == 2:
+        case = Prepared((case.cases[0], case.cases[0]))
+        predictor.members = [replace(member, model=int(member.index > 1)) for member in predictor.members]
+    _, (means,), entropy, awake, _ = ask(predictor, case, tmp_path, [1.0])
+    assert awake == int(np.prod([-(-n // size) for n, size in zip(ct_shape, cells.CELL, strict=True)]))
+    np.testing.assert_allclose(means[-1], (4 * faint + last) / 5, rtol=1e-3)
+    np.testing.assert_allclose(entropy, (4 * entropy_of(faint, sigmoid) + entropy_of(last, sigmoid)) / 5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("limit", [0, 300_000])
