@@ -16,7 +16,7 @@ from .cli_options import parser_of
 from .errors import CalibUncertaintyError, Cancelled
 from .progress import JsonProgress, Progress, QuietProgress, TerminalProgress
 
-OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, use fewer folds or the CPU"
+OUT_OF_MEMORY = "there is not enough memory; close other programs and run again"
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_CANCELLED = 0, 1, 2, 130
 
 
@@ -57,9 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.debug:
             traceback.print_exc()
-        if _is_out_of_memory(error):
-            _say(progress, OUT_OF_MEMORY)
-            return EXIT_FAILED
         _say(progress, f"something unforeseen went wrong ({_in_one_line(error)}); run again with --debug and report it")
         return EXIT_FAILED
     finally:
@@ -81,13 +78,6 @@ def _say(progress: Progress, message: str) -> None:
 def _nobody_listens() -> None:
     """Whoever read our output has gone; the exit's own flush must find something to write to."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - kept open until the exit
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch reports it as a RuntimeError, on the CPU and on a GPU."""
-    return isinstance(error, RuntimeError) and any(
-        word in str(error) for word in ("out of memory", "can't allocate memory")
-    )
 
 
 def _in_one_line(error: Exception) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ..errors import CalibUncertaintyError
 
 if TYPE_CHECKING:
     import torch
+
+
+OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, crop the CT, or use the CPU"
 
 
 def choose_device(name: str) -> torch.device:
@@ -61,3 +64,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+
+
+@contextlib.contextmanager
+def out_of_memory_in_words() -> Iterator[None]:
+    """Turn running out of memory, wherever it happens inside, into one line (CalibUncertaintyError). Also a decorator."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CalibUncertaintyError(OUT_OF_MEMORY) from error

@@ -74,6 +74,7 @@ class _Model:
     trainer: FoundTrainer
     network: torch.nn.Module
     axes: tuple[int, ...] = ()
+    tiles_per_forward: int = 1
 
 
 class MemberPredictor:
@@ -97,7 +98,6 @@ class MemberPredictor:
         self.chosen = self._checked(chosen)
         self.warnings += self.chosen.warnings
         self.trainer = self._models[0].trainer.name
-        self._tiles_per_forward: int | None = None
         self.members = list(self._enumerate())
         self.forward_seconds = 0.0
 
@@ -119,7 +119,7 @@ class MemberPredictor:
             model = self._models[index]
             _refuse_other_configuration(model, checkpoint)
             load_weights(model.network, checkpoint, model.folder, model.trainer)
-            first = seen.setdefault((index, _digest(checkpoint)), source)
+            first = seen.setdefault((index, checkpoint.digest()), source)
             if first != source:
                 twins[source] = first
             loaded[source] = checkpoint.without_weights()
@@ -155,7 +155,16 @@ class MemberPredictor:
         network = build_network(folder, plans, configuration, channels, self.n_classes, trainer)
         if chosen.dropout:
             self._prepare_dropout(network, folder, chosen.insert_dropout)
-        return _Model(folder, name, plans, configuration, trainer, network.to(self.device).eval())
+        several = max(1, _GPU_VOXELS_PER_FORWARD // int(np.prod(configuration.patch_size)))
+        return _Model(
+            folder,
+            name,
+            plans,
+            configuration,
+            trainer,
+            network.to(self.device).eval(),
+            tiles_per_forward=several if self.device.type == "cuda" else 1,
+        )
 
     def _prepare_dropout(self, network, folder: ModelFolder, inserted: float | None) -> None:
         if dropout_layers(network):
@@ -251,12 +260,9 @@ class MemberPredictor:
 
     def _planes(self, member: Member, window: SlidingWindow, progress: Progress, report) -> Iterator:
         model, name = self._models[member.model], self.name_of(member)
-        if self._tiles_per_forward is None:
-            voxels = int(np.prod(model.configuration.patch_size))
-            self._tiles_per_forward = max(1, _GPU_VOXELS_PER_FORWARD // voxels) if self.device.type == "cuda" else 1
 
         def ask(tiles: torch.Tensor, number: int) -> torch.Tensor:
-            most, answers = self._tiles_per_forward, None
+            most, answers = model.tiles_per_forward, None
             if len(tiles) > most:
                 return _joined(ask(tiles[:most], number), ask(tiles[most:], number + most))
             try:
@@ -265,7 +271,7 @@ class MemberPredictor:
                 if not is_out_of_memory(error) or len(tiles) == 1:
                     raise
             if answers is None:  # only out here has the error let go of what the forward had in memory
-                self._tiles_per_forward = len(tiles) // 2
+                model.tiles_per_forward = len(tiles) // 2
                 progress.warn(
                     f"The device's memory was too short for {len(tiles)} tiles at a time; going on with {len(tiles) // 2}"
                 )
@@ -279,7 +285,7 @@ class MemberPredictor:
             return answers
 
         for first, planes in window.planes(
-            ask, self.n_classes, self.device, self._tiles_per_forward, report, progress.warn
+            ask, self.n_classes, self.device, model.tiles_per_forward, report, progress.warn
         ):
             if not is_finite(planes):
                 raise CalibUncertaintyError(
@@ -374,18 +380,6 @@ def _joined(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.cat([first, second])
-
-
-def _digest(checkpoint: Checkpoint) -> str:
-    """Of the weights alone: the file's other content differs between the last checkpoint of a cycle and the final one."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(checkpoint.weights):
-        digest.update(name.encode())
-        # as bytes: numpy has no bfloat16
-        digest.update(checkpoint.weights[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _refuse_other_configuration(model: _Model, checkpoint: Checkpoint) -> None:

@@ -123,8 +123,8 @@ class SlidingWindow:
                 self.forward_seconds += time.perf_counter() - began
                 for answer, corner in zip(answers, group, strict=True):
                     weights = self._weights(device)
-                    if room is None or room.device != device:
-                        room = torch.empty((2, *band.shape[1:2], *self._patch[-2:]), device=device)
+                    if room is None or room.device != band.device:
+                        room = band.new_empty((2, depth, *self._patch[-2:]), dtype=torch.float32)
                     self._add(band, total, answer, corner, weights, room)
                 done += len(group)
                 report(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 import zipfile
@@ -35,6 +36,17 @@ class Checkpoint:
     def without_weights(self) -> Checkpoint:
         """The same less its weights: what to keep of many members, since `read_weights` gives them back in milliseconds."""
         return replace(self, weights={})
+
+    def digest(self) -> str:
+        """SHA-256 of the weights alone: the file's other content differs between a cycle's last checkpoint and the final one."""
+        import torch
+
+        digest = hashlib.sha256()
+        for name in sorted(self.weights):
+            digest.update(name.encode())
+            # as bytes: numpy has no bfloat16
+            digest.update(self.weights[name].detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def read_weights(self) -> dict[str, torch.Tensor]:
         """The weights, from the file once more. Raises CalibUncertaintyError when the file is not the one that was read before."""

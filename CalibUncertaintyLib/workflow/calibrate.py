@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import CalibUncertaintyError
+from ..inference.devices import out_of_memory_in_words
 from ..inference.members import MemberPredictor
 from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
@@ -48,6 +49,7 @@ class CalibrateOptions(MemberOptions):
             )
 
 
+@out_of_memory_in_words()
 def calibrate(
     cases: str | Path | Sequence[LabelledCase], model: str | Path | ModelFolder | Sequence[str | Path | ModelFolder],
     out: str | Path | None = None, *, progress: Progress | None = None, **options,

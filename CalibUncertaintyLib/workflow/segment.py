@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..inference.devices import out_of_memory_in_words
 from ..inference.estimate import Estimate
 from ..inference.members import MemberPredictor
 from ..inference.scratch import Scratch
@@ -26,6 +27,7 @@ from .run import Run
 from .writing import check_output, output_folder, written_aside
 
 
+@out_of_memory_in_words()
 def segment(
     ct: str | Path | Volume | Sequence[str | Path | Volume],
     model: str | Path | ModelFolder | Sequence[str | Path | ModelFolder],

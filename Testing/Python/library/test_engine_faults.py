@@ -67,7 +67,7 @@ def test_the_one_wrong_tile_of_several_is_named(model, ct):
     case.data[0, -1, -1, -1] = float("nan")
     window = SlidingWindow(case.data, (16, 16, 16), 0.5)
     for tiles_per_forward in (1, 3, 4):
-        predictor._tiles_per_forward = tiles_per_forward
+        predictor._models[0].tiles_per_forward = tiles_per_forward
         with pytest.raises(CalibUncertaintyError, match=rf"tile {window.tiles} of {window.tiles}"):
             member_logits(predictor, case)
 
@@ -117,7 +117,7 @@ def pretended_gpu(monkeypatch):
 
 def on_gpu(model, tiles_per_forward):
     predictor = predictor_of(model, folds=[0], flips="off")
-    predictor.device, predictor._tiles_per_forward = torch.device("cuda"), tiles_per_forward
+    predictor.device, predictor._models[0].tiles_per_forward = torch.device("cuda"), tiles_per_forward
     return predictor
 
 

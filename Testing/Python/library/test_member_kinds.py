@@ -158,7 +158,7 @@ def test_dropout_does_not_depend_on_how_many_tiles_a_forward_takes(dropping, ct)
     predictor = predictor_of(dropping, flips="mean", dropout=1, seed=3)
     case = prepared(predictor, ct)
     (one,) = member_logits(predictor, case)
-    predictor._tiles_per_forward = 4
+    predictor._models[0].tiles_per_forward = 4
     (several,) = member_logits(predictor, case)
     assert float((one.float() - several.float()).abs().max()) < HALF
 

@@ -85,7 +85,7 @@ def test_several_tiles_a_forward_change_no_more_than_rounding(dims, tmp_path):
         sizes.append(len(tiles))
         return forward(model, member, tiles, number)
 
-    predictor._forward, predictor._tiles_per_forward = counted, 5
+    predictor._forward, predictor._models[0].tiles_per_forward = counted, 5
     (several,) = [whole_logits(planes) for _, planes in predictor.predict(case, Progress())]
     assert max(sizes) == 5
     assert sum(sizes) == SlidingWindow(case.data, predictor._models[0].configuration.patch_size, 0.5).tiles
