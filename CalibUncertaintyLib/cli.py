@@ -134,6 +134,12 @@ def _run(options: argparse.Namespace, progress: Progress, answers) -> None:
         raise CalibUncertaintyError(
             f"{path}: missing {sorted(missing) or 'nothing'}, not known {sorted(unknown) or 'nothing'}"
         )
+    for name in ("ct", "model", "cases", "out"):
+        given = arguments.get(name, "")
+        if not all(isinstance(item, str) for item in (given if isinstance(given, list) and given else [given])):
+            raise CalibUncertaintyError(
+                f"{path}: {name} must be a path, or for ct and model a list of paths, got {given!r}"
+            )
     verbs[verb](argparse.Namespace(**{"out": None, **arguments}), progress, answers)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, crop the CT, or use the CPU"
+OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, crop the CT, or use the CPU, not a GPU"
 
 
 def choose_device(name: str) -> torch.device:
@@ -53,6 +55,13 @@ def autocast_for(device: torch.device, precision: str) -> Callable[[], contextli
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         raise CalibUncertaintyError("this CPU has no bf16 arithmetic; leave --precision bf16 out")
     return lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed: glibc keeps it for later, and the stages of a run need theirs in other sizes."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl has none
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -108,7 +108,7 @@ class MemberPredictor:
 
     def _checked(self, chosen: MemberSet) -> MemberSet:
         """Every checkpoint is loaded once, now: a wrong one must not show after an hour of computing."""
-        seen: dict[tuple[int, str], Source] = {}
+        seen: dict[tuple, Source] = {}
         loaded: dict[Source, Checkpoint] = {}
         twins: dict[Source, Source] = {}
         for source in chosen.sources():
@@ -119,7 +119,8 @@ class MemberPredictor:
             model = self._models[index]
             _refuse_other_configuration(model, checkpoint)
             load_weights(model.network, checkpoint, model.folder, model.trainer)
-            first = seen.setdefault((index, checkpoint.digest()), source)
+            # the same weights behind other plans are another opinion
+            first = seen.setdefault((model.folder.plans_digest(), model.name, checkpoint.digest()), source)
             if first != source:
                 twins[source] = first
             loaded[source] = checkpoint.without_weights()
@@ -169,17 +170,18 @@ class MemberPredictor:
     def _prepare_dropout(self, network, folder: ModelFolder, inserted: float | None) -> None:
         if dropout_layers(network):
             if inserted is not None:
-                self.warnings.append(f"{folder.name} has dropout of its own, which is used; none was inserted")
+                self.warnings.append(f"{folder.path} has dropout of its own, which is used; none was inserted")
             return
         if inserted is None:
             raise CalibUncertaintyError(
-                f"{folder.name} was trained without dropout. Dropout put in afterwards disturbs a network that never learned to"
+                f"{folder.path} was trained without dropout. Dropout put in afterwards disturbs a network that never learned to"
                 " bear it, and its probabilities become less calibrated (Rousseau et al. 2021); train with nnUNetTrainerDropout, or"
                 " insist with --insert-dropout RATE"
             )
         add_dropout(network, "decoder", inserted)
         self.warnings.append(
-            f"Dropout ({inserted:g}) was put into a network trained without it; expect worse calibration (Rousseau et al. 2021)"
+            f"Dropout ({inserted:g}) was put into {folder.path}, which was trained without it;"
+            f" expect worse calibration (Rousseau et al. 2021)"
         )
 
     def _enumerate(self) -> Iterator[Member]:

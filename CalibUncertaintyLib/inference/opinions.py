@@ -76,7 +76,7 @@ class Opinions:
             # sum p_k^(1/T) <= K^(1 - 1/T) (sum p_k)^(1/T) over the K structures
             self._factor = float((self.n_classes - 1) ** (1 - 1 / self._highest[0]))
         self._pools = [self._pool(index, prepared) for index, prepared in enumerate(case.cases)]
-        self._sample = MemberSample(len(self.members))
+        self._sample = MemberSample(len(self.members), self._sigmoid)
 
     def _pool(self, index: int, prepared) -> _Pool:
         shape = tuple(int(n) for n in prepared.data.shape[1:])
@@ -104,8 +104,8 @@ class Opinions:
         return opinions
 
     @property
-    def effective_members(self) -> float | None:
-        """How many independent members these are worth; see `MemberSample.effective`."""
+    def effective_members(self) -> dict:
+        """How many independent members these are worth, and how far apart they lie; see `MemberSample.effective`."""
         return self._sample.effective()
 
     @property
@@ -127,7 +127,7 @@ class Opinions:
         for first, logits in planes:
             foreground = largest_foreground(logits, self._highest, self._sigmoid, self._factor)
             pool.seen.member(first, foreground)
-            self._sample.add(member.index, first, foreground, shape)
+            self._sample.add(member.index, first, logits, shape)
             if self._keep:
                 pool.kept[-1].write(first, logits.cpu().numpy())
             if feeder is not None:
@@ -204,7 +204,8 @@ class Opinions:
             found += [self._on_ct(pool, box) for box in places(pool.seen.likely > at_least)]
         if not found:  # nothing is likely: the least unlikely place stands for the rest
             pool = max(self._pools, key=lambda pool: pool.seen.likely.max())
-            found = [self._on_ct(pool, box) for box in places(pool.seen.likely == pool.seen.likely.max())]
+            index = np.unravel_index(pool.seen.likely.argmax(), pool.seen.likely.shape)
+            found = [self._on_ct(pool, Box(tuple(map(int, index)), tuple(int(i) + 1 for i in index)))]
         boxes = merged(found)
         return boxes, max(self._left_out(pool, boxes) for pool in self._pools)
 

@@ -57,21 +57,28 @@ class Seen:
 
 
 class MemberSample:
-    """Every member's foreground probability at the same scattered places, for how alike the members are."""
+    """Every member's foreground probability, at temperature 1, at the same scattered places: how alike the members are."""
 
-    def __init__(self, members: int, seed: int = 0) -> None:
+    def __init__(self, members: int, sigmoid: bool, seed: int = 0) -> None:
         self._places = np.random.default_rng(seed).random((SAMPLED_VOXELS, 3), dtype=np.float32)
         self._values = np.zeros((members, SAMPLED_VOXELS), np.float32) if members > 1 else None
+        self._sigmoid = sigmoid
         self._order: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 
-    def add(self, member: int, first: int, foreground: np.ndarray, shape: Sequence[int]) -> None:
-        """One member's planes (n, Y, X) from `first` on, of a grid of `shape`."""
+    def add(self, member: int, first: int, logits: torch.Tensor, shape: Sequence[int]) -> None:
+        """One member's planes (n, C, Y, X) from `first` on, of a grid of `shape`."""
         if self._values is None:
             return
         index, order = self._indices(tuple(shape))
-        begin, end = np.searchsorted(index[0], [first, first + len(foreground)])
-        z, y, x = index[:, begin:end]
-        self._values[member, order[begin:end]] = foreground[z - first, y, x]
+        begin, end = np.searchsorted(index[0], [first, first + len(logits)])
+        if begin == end:
+            return
+        z, y, x = (torch_index.tolist() for torch_index in index[:, begin:end])
+        there = logits[[plane - first for plane in z], :, y, x]  # (places, C)
+        one = np.ones(there.shape[1])
+        self._values[member, order[begin:end]] = largest_foreground(there[:, :, None, None], one, self._sigmoid)[
+            :, 0, 0
+        ]
 
     def _indices(self, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         if shape not in self._order:
@@ -80,21 +87,25 @@ class MemberSample:
             self._order[shape] = index[order].T, order
         return self._order[shape]
 
-    def effective(self) -> float | None:
-        """How many independent members these are worth, 1 to M; None where too little was seen to tell.
+    def effective(self) -> dict:
+        """How many independent members these are worth, and how far they lie apart.
 
-        1 + (sum of eigenvalues)^2 / (sum of their squares), of the covariance over places of what each member says beyond the
-        mean of all: M for members that differ independently, 1 for copies (our definition). Places are those where some
-        member's foreground probability exceeds 1 %.
+        number: 1 + (sum of eigenvalues)^2 / (sum of their squares), of the covariance over places of what each member says
+        beyond the mean of all: M for members that differ independently, however little, and 1 for copies. spread: root mean
+        square of that, a probability; where it is near 0 the number means little. Places are those where some member's
+        foreground probability exceeds 1 %. None where that cannot be told: fewer than 30 places, and the number for two
+        members, which always differ in one way only. Our definition.
         """
         if self._values is None:
-            return 1.0
+            return {"number": 1.0, "spread": 0.0}
         seen = self._values[:, self._values.max(axis=0) > LOOKED_AT_FROM].astype(np.float64)
         if seen.shape[1] < 30:
-            return None
+            return {"number": None, "spread": None}
         beyond = seen - seen.mean(axis=0)
+        spread = float(np.sqrt((beyond**2).mean()))
         covariance = beyond @ beyond.T / seen.shape[1]
         squares = float((covariance**2).sum())  # the sum of squared eigenvalues of a symmetric matrix
         if squares <= 1e-24:
-            return 1.0
-        return 1.0 + float(np.trace(covariance)) ** 2 / squares
+            return {"number": 1.0, "spread": spread}
+        number = 1.0 + float(np.trace(covariance)) ** 2 / squares if len(seen) > 2 else None
+        return {"number": number, "spread": spread}

@@ -128,7 +128,7 @@ class SlidingWindow:
                     self._add(band, total, answer, corner, weights, room)
                 done += len(group)
                 report(done)
-                del tiles, answers
+                del tiles, answers, answer  # else the last tile's logits would stay beside the next one's
             last = number == len(self.rows) - 1
             ready = depth if last else self.rows[number + 1].start - row.start
             yield from self._finished(band, total, row.start, ready)

@@ -97,7 +97,7 @@ def load_checkpoint(path: Path, trusted: bool = False) -> Checkpoint:
         },
         str(content.get("trainer_name", "")),
         str((content.get("init_args") or {}).get("configuration", "")),
-        tuple(int(axis) for axis in axes) if axes is not None else None,
+        _axes(axes, path),
         version,
         trusted,
     )
@@ -153,6 +153,15 @@ def _mirrorings(axes: set[int]) -> str:
         return "no mirroring"
     shown = ", ".join(str(axis) for axis in sorted(axes))
     return f"mirroring of {'axis' if len(axes) == 1 else 'axes'} {shown}"
+
+
+def _axes(stored, path: Path) -> tuple[int, ...] | None:
+    try:
+        return None if stored is None else tuple(int(axis) for axis in stored)
+    except (TypeError, ValueError) as error:
+        raise CalibUncertaintyError(
+            f"{path} says '{stored}' about the axes it may be mirrored in, which are no axes; copy it again"
+        ) from error
 
 
 def _damaged(path: Path) -> CalibUncertaintyError:

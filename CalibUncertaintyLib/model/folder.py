@@ -199,6 +199,10 @@ class ModelFolder:
             ],
         }
 
+    def plans_digest(self) -> str:
+        """SHA-256 of plans.json."""
+        return _sha256_of(self.path / "plans.json")
+
     def training_cases(self, fold: Fold) -> list[str] | None:
         """Identifiers of the cases this fold was trained on, from `splits_final.json`; None where it is not there."""
         try:

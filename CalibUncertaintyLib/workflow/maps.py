@@ -156,4 +156,5 @@ def temperatures_of(calibration: AppliedCalibration, n_members: int) -> list:
 
 
 def _stored(values: np.ndarray) -> np.ndarray:
-    return np.rint(values * np.float32(1 / STORED_STEP)) * np.float32(STORED_STEP)
+    # downwards: nothing may exceed the largest value its measure can take
+    return np.floor(values * np.float32(1 / STORED_STEP)) * np.float32(STORED_STEP)

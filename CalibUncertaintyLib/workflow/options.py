@@ -49,6 +49,7 @@ class MemberOptions:
 
     def __post_init__(self) -> None:
         check_member_values(self.flips, self.dropout, self.seed, self.insert_dropout)
+        refuse_first(paths(self, "trainers", "previous"))
         rules = [
             (
                 self.precision in PRECISIONS,
@@ -110,6 +111,7 @@ class SegmentOptions(MemberOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        refuse_first(paths(self, "calibration"))
         stored = [name for name in MEASURES if name != "entropy_k"]
         rules = [
             (self.mode in MODES, f"mode '{self.mode}' is unknown; choose {' or '.join(MODES)}"),
@@ -133,7 +135,7 @@ class SegmentOptions(MemberOptions):
                 f" got {self.miss_probability}",
             ),
             (
-                not isinstance(self.export, str) and set(self.export) <= set(EXPORTS),
+                isinstance(self.export, list | tuple) and all(item in EXPORTS for item in self.export),
                 f"export {self.export!r} is unknown; choose a list with 'nifti', or an empty one",
             ),
             *truths(self, "full_volume", "overwrite", "skip_ct_check"),
@@ -145,6 +147,17 @@ def truths(options: object, *names: str) -> list[tuple[bool, str]]:
     """Rules that these options are true or false, for `refuse_first`."""
     return [
         (isinstance(getattr(options, name), bool), f"{name} must be true or false, got {getattr(options, name)!r}")
+        for name in names
+    ]
+
+
+def paths(options: object, *names: str) -> list[tuple[bool, str]]:
+    """Rules that these options are paths, or not given, for `refuse_first`."""
+    return [
+        (
+            getattr(options, name) is None or isinstance(getattr(options, name), str | os.PathLike),
+            f"{name} must be a path, got {getattr(options, name)!r}",
+        )
         for name in names
     ]
 

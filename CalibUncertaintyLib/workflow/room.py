@@ -10,12 +10,16 @@ from ..errors import CalibUncertaintyError
 from ..inference.scratch import Scratch
 
 
-def check_room(folder: Path, needed_bytes: int, what: str, remedy: str) -> None:
-    """Raise CalibUncertaintyError with both numbers where the disk of `folder`, which exists, has less room than needed."""
+def check_room(folder: Path, needed_bytes: int, what: str, remedy: str, shown: Path | None = None) -> None:
+    """Raise CalibUncertaintyError with both numbers where the disk of `folder`, which exists, has less room than needed.
+
+    shown: the folder to name instead, where `folder` is one that nobody knows.
+    """
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise CalibUncertaintyError(
-            f"{what} needs up to {size_in_words(needed_bytes)} in {folder}, whose disk has {size_in_words(free)} free; {remedy}"
+            f"{what} needs up to {size_in_words(needed_bytes)} in {shown or folder}, whose disk has {size_in_words(free)} free;"
+            f" {remedy}"
         )
 
 

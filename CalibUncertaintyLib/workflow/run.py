@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..inference.boxes import Box, hull
+from ..inference.devices import give_back_memory
 from ..inference.estimate import Estimate
 from ..inference.members import MemberPredictor, Prepared
 from ..inference.opinions import Opinions
@@ -59,6 +60,7 @@ class Run:
             self.case: Prepared = predictor.prepare(self.volumes, self.previous and self.previous.labels)
             values = predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
             check_space(self.out, self.folder, bytes_on_disk(scratch, [2 * values]))
+        give_back_memory()
         with progress.stage("predict", 0.1, 0.75):
             opinions = Opinions.ask(
                 predictor, self.case, scratch, progress, temperatures_of(self.calibration, len(predictor.members)),
@@ -66,6 +68,7 @@ class Run:
             )  # fmt: skip
             self.precision = predictor.labels_that_differ(self.case, opinions.likely)
         self.effective_members = opinions.effective_members
+        give_back_memory()
         with progress.stage("maps", 0.75, 0.85, "probabilities and uncertainty"):
             boxes, self.left_out = opinions.boxes(chosen.box_probability, chosen.roi_mm)
             if chosen.full_volume:
@@ -76,6 +79,7 @@ class Run:
             check_space(self.out, self.folder, bytes_on_disk(scratch, [maps]) + maps + exported)
             self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress)
         del opinions  # what follows needs the room
+        give_back_memory()
         with progress.stage("regions", 0.85, 0.9, "distances and regions"):
             self._find_regions(self.maps.box)
 

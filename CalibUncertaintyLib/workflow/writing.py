@@ -48,6 +48,11 @@ def written_aside(out: Path, overwrite: bool) -> Iterator[Path]:
         check_output(out, overwrite)  # again: it may have appeared while the run was computing
         _take_place(aside, out)
     except OSError as error:
+        if error.errno == errno.EIO and not str(error.filename or "").startswith(str(out.parent)):
+            raise CalibUncertaintyError(
+                f"{error.filename or 'a file of the model or the CT'} could not be read or written"
+                f" ({error.strerror}); its disk may be failing, run again from another one"
+            ) from error
         raise CalibUncertaintyError(_in_words(out, error)) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -126,7 +131,7 @@ def _host() -> str:
 
 def check_space(out: Path, folder: Path, needed_bytes: int) -> None:
     """Refuse where the disk surely cannot hold what comes next. folder: one that exists, on the disk of `out`."""
-    check_room(folder, needed_bytes, str(out), "free space or choose another --out")
+    check_room(folder, needed_bytes, str(out), "free space or choose another --out", shown=out.parent)
 
 
 def write_json(path: Path, content: dict) -> None:
