@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     import torch
 
 
-OUT_OF_MEMORY = "there is not enough memory for this CT and model; close other programs, crop the CT, or use the CPU, not a GPU"
+OUT_OF_MEMORY = (
+    "there is not enough memory for this CT and model; close other programs, crop the CT, or use the CPU, not a GPU"
+)
 
 
 def choose_device(name: str) -> torch.device:
@@ -62,6 +64,28 @@ def give_back_memory() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # musl has none
             ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextlib.contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Random numbers of one device from this seed; afterwards they go on as if nothing had been drawn."""
+    import torch
+
+    if device.type == "mps":
+        state = torch.mps.get_rng_state()
+        torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.mps.set_rng_state(state)
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        else:
+            torch.default_generator.manual_seed(seed)
+        yield
 
 
 def is_out_of_memory(error: BaseException) -> bool:

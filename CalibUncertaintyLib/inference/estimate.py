@@ -30,7 +30,7 @@ BOX_SHARE, AWAKE_SHARE = 0.4, 0.25
 CELL_PLANES = 16
 # Of the maps as written, to their size in memory. A guess: noise-free background compresses well, the rest does not.
 COMPRESSED = 0.5
-SCRATCH_LIMIT_BYTES = 1 << 26
+SCRATCH_LIMIT_BYTES = 1 << 24
 PORTION_BYTES = 1 << 24
 GPU_VOXELS_PER_FORWARD = 128**3
 N_MEASURES = 5

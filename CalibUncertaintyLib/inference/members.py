@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,12 @@ import numpy as np
 from ..errors import CalibUncertaintyError
 from ..model.checkpoint import Checkpoint, agreed_mirroring_axes, load_checkpoint
 from ..model.dropout import add_dropout, dropout_layers
-from ..model.folder import Fold, ModelFolder
+from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet, Source
 from ..progress import Progress
 from ..volume import Volume
-from .devices import autocast_for, choose_device, is_out_of_memory
+from .devices import autocast_for, choose_device, give_back_memory, is_out_of_memory, seeded
+from .member import Member, Prepared
 from .networks import build_network, input_channels, load_weights
 from .prepare import PreparedCase, prepare_case
 from .sliding_window import SlidingWindow, is_finite, mirrored_axes
@@ -31,36 +32,6 @@ if TYPE_CHECKING:
 PRECISIONS = ("stock", "bf16")
 # Voxels a forward should have at least on a GPU: below, starting its kernels takes as long as running them.
 _GPU_VOXELS_PER_FORWARD = 128**3
-
-
-@dataclass(frozen=True)
-class Member:
-    """One opinion. flip: the axes this member is mirrored in, None where flips are averaged inside it or off (`mirroring`).
-
-    model: index of the model folder. sample: number of the dropout sample, None without dropout.
-    """
-
-    index: int
-    model: int
-    fold: Fold
-    checkpoint: str
-    flip: tuple[int, ...] | None
-    sample: int | None
-    mirroring: bool
-
-    def to_json(self) -> dict:
-        """As it stands in result.json."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """One case as each model wants it. What leads back to the CT is the same for all, so the first stands for it."""
-
-    cases: tuple[PreparedCase, ...]
-
-    def __getattr__(self, name: str):
-        return getattr(self.cases[0], name)
 
 
 @dataclass
@@ -75,6 +46,7 @@ class _Model:
     network: torch.nn.Module
     axes: tuple[int, ...] = ()
     tiles_per_forward: int = 1
+    band_device: torch.device | None = None  # where tiles are added up; the CPU once the device's memory was too short
 
 
 class MemberPredictor:
@@ -100,6 +72,11 @@ class MemberPredictor:
         self.trainer = self._models[0].trainer.name
         self.members = list(self._enumerate())
         self.forward_seconds = 0.0
+
+    @property
+    def adds_as_stock(self) -> bool:
+        """Whether stock nnU-Net would take the mean of just these members, the folds of each model."""
+        return self.chosen.flips != "members" and not self.chosen.dropout and len(self.chosen.checkpoints) == 1
 
     @property
     def mirroring(self) -> bool:
@@ -155,7 +132,7 @@ class MemberPredictor:
         channels = input_channels(folder, plans, configuration)
         network = build_network(folder, plans, configuration, channels, self.n_classes, trainer)
         if chosen.dropout:
-            self._prepare_dropout(network, folder, chosen.insert_dropout)
+            self._prepare_dropout(network, folder, trainer, chosen.insert_dropout)
         several = max(1, _GPU_VOXELS_PER_FORWARD // int(np.prod(configuration.patch_size)))
         return _Model(
             folder,
@@ -165,13 +142,19 @@ class MemberPredictor:
             trainer,
             network.to(self.device).eval(),
             tiles_per_forward=several if self.device.type == "cuda" else 1,
+            band_device=self.device,
         )
 
-    def _prepare_dropout(self, network, folder: ModelFolder, inserted: float | None) -> None:
+    def _prepare_dropout(self, network, folder: ModelFolder, trainer: FoundTrainer, inserted: float | None) -> None:
         if dropout_layers(network):
             if inserted is not None:
                 self.warnings.append(f"{folder.path} has dropout of its own, which is used; none was inserted")
             return
+        if inserted is None and trainer.file is None and not trainer.is_stock:
+            raise CalibUncertaintyError(
+                f"whether {folder.path} was trained with dropout is not known: its trainer {trainer.name} was not found; name the"
+                " folder of its file with --trainers DIR"
+            )
         if inserted is None:
             raise CalibUncertaintyError(
                 f"{folder.path} was trained without dropout. Dropout put in afterwards disturbs a network that never learned to"
@@ -231,6 +214,8 @@ class MemberPredictor:
         windows = [self._window(model, prepared) for model, prepared in zip(self._models, case.cases, strict=True)]
         total = sum(windows[member.model].tiles for member in self.members)
         threads, before, loaded = torch.get_num_threads(), 0, None
+        tuned = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = self.device.type == "cuda" or tuned  # as nnU-Net: all tiles are of one size
         # nnU-Net limits its threads so; the same number keeps the same order of additions
         torch.set_num_threads(min(threads, default_num_processes))
         try:
@@ -248,8 +233,10 @@ class MemberPredictor:
 
                 yield member, self._planes(member, window, progress, report)
                 before += window.tiles
+                give_back_memory()
         finally:
             torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = tuned
             self.forward_seconds = sum(window.forward_seconds for window in windows)
 
     def _window(self, model: _Model, prepared: PreparedCase) -> SlidingWindow:
@@ -261,6 +248,8 @@ class MemberPredictor:
         load_weights(model.network, fresh, model.folder, model.trainer)
 
     def _planes(self, member: Member, window: SlidingWindow, progress: Progress, report) -> Iterator:
+        import torch
+
         model, name = self._models[member.model], self.name_of(member)
 
         def ask(tiles: torch.Tensor, number: int) -> torch.Tensor:
@@ -286,15 +275,19 @@ class MemberPredictor:
                 )
             return answers
 
-        for first, planes in window.planes(
-            ask, self.n_classes, self.device, model.tiles_per_forward, report, progress.warn
-        ):
-            if not is_finite(planes):
-                raise CalibUncertaintyError(
-                    f"{name} gives values too large for nnU-Net's half precision at planes {first + 1} to {first + len(planes)} of"
-                    " the network's grid; its training diverged"
-                )
-            yield first, planes
+        def on_cpu(message: str) -> None:
+            model.band_device = torch.device("cpu")  # for the members to come as well
+            progress.warn(message)
+
+        finished = window.planes(ask, self.n_classes, model.band_device, model.tiles_per_forward, report, on_cpu)
+        with contextlib.closing(finished):
+            for first, planes in finished:
+                if not is_finite(planes):
+                    raise CalibUncertaintyError(
+                        f"{name} gives values too large for nnU-Net's half precision at planes {first + 1} to"
+                        f" {first + len(planes)} of the network's grid; its training diverged"
+                    )
+                yield first, planes
 
     def _forward(self, model: _Model, member: Member, tiles: torch.Tensor, number: int) -> torch.Tensor:
         """Logits (n, heads, patch) of tiles (n, channels, patch): nnU-Net's own order of flips and additions."""
@@ -316,18 +309,14 @@ class MemberPredictor:
 
     @contextlib.contextmanager
     def _dropping(self, model: _Model, member: Member, number: int) -> Iterator[None]:
-        """Dropout active, with random numbers that depend on seed, sample and tile only; nothing for members without it."""
-        import torch
-
+        """Dropout active, with random numbers that depend on seed, sample, flip and tile; nothing for members without it."""
         if member.sample is None:
             yield
             return
         layers = dropout_layers(model.network)
         text = f"{self.chosen.seed}/{member.sample}/{member.flip}/{number}"
         seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(seed)
+        with seeded(self.device, seed):
             for layer in layers:
                 layer.train()
             try:
@@ -346,14 +335,15 @@ class MemberPredictor:
     def labels_that_differ(self, case: Prepared, likely: np.ndarray) -> dict | None:
         """How often this precision and stock's give another label, looked at in the tile where labels are least certain.
 
-        likely: foreground probability on the first model's grid. Returns counts in that tile of all members' pooled labels, and
-        what they make of the whole case in proportion to its uncertain voxels; None for stock's own precision.
+        likely: foreground probability on the first model's grid. Of the first model's networks, pooled, in that one tile: how
+        many labels differ, and what that makes of the whole case, uncertain voxel for uncertain voxel (foreground probability
+        0.05 to 0.95). None for stock's own precision.
         """
         if self.precision == "stock":
             return None
         model, window = self._models[0], self._window(self._models[0], case.cases[0])
         uncertain = (likely > 0.05) & (likely < 0.95)
-        row, corner, here = window.most_of(uncertain)
+        row, corner, doubtful = window.most_of(uncertain)
         plain, ours = contextlib.nullcontext, self._autocast
         pooled = {}
         for key, autocast in (("stock", plain), (self.precision, ours)):
@@ -362,19 +352,20 @@ class MemberPredictor:
                 for source in self.chosen.sources():
                     if source[0] == 0:
                         self._load(source)
-                        member = Member(0, *source, None, None, False)
+                        member = Member(0, *source, None, None, self.mirroring)
                         total = (
                             total + self._forward(model, member, window.tile(row, corner).to(self.device), 0).float()
                         )
             finally:
                 self._autocast = ours
             pooled[key] = self.heads.label_of_logits(total[0].cpu().numpy())
-        different = int(np.count_nonzero(pooled["stock"] != pooled[self.precision]))
-        estimate = round(different / here * int(np.count_nonzero(uncertain))) if here else different
+        differs = pooled["stock"] != pooled[self.precision]
+        here, everywhere = int(np.count_nonzero(doubtful)), int(np.count_nonzero(uncertain))
+        among = int(np.count_nonzero(differs & doubtful.reshape(differs.shape)))
         return {
-            "voxels_compared": int(pooled["stock"].size),
-            "labels_different": different,
-            "estimated_in_case": estimate,
+            "voxels_compared": int(differs.size),
+            "labels_different": int(np.count_nonzero(differs)),
+            "estimated_in_case": round(among / here * everywhere) if here else 0,
         }
 
 

@@ -7,10 +7,12 @@ is likely, and forgotten (or kept, where a temperature is to be fitted inside th
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..errors import CalibUncertaintyError
 from ..progress import Progress
 from .boxes import Box, merged, places
 from .cells import CELL, CellFeeder, Cells, MemberMeans
@@ -18,6 +20,7 @@ from .members import Member, MemberPredictor, Prepared
 from .resampling import GridReturn
 from .scratch import Blocks, Scratch
 from .seen import MemberSample, Seen, has_label, largest_foreground
+from .sliding_window import is_finite
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class _Pool:
 class Opinions:
     """Mean logits of all members as stock nnU-Net forms them, and running statistics of the single ones.
 
-    nnU-Net adds the members' logits in half precision, on the network's grid, before it resamples; so does this. Models with
+    nnU-Net adds the folds' logits in half precision, on the network's grid, before it resamples; so does this, and adds other
+    kinds of members, of which there may be hundreds, in single. Models with
     grids of their own are pooled on the CT grid, each weighing as much as it has members.
     """
 
@@ -61,7 +65,7 @@ class Opinions:
         pool_probabilities: bool, keep_members: bool,
     ) -> None:  # fmt: skip
         self.case, self.members, self.n_classes = case, predictor.members, predictor.n_classes
-        self._sigmoid, self._scratch = predictor.heads.sigmoid, scratch
+        self._sigmoid, self._scratch, self._as_stock = predictor.heads.sigmoid, scratch, predictor.adds_as_stock
         several = len(self.members) > 1
         self._keep = keep_members and several
         self._cells = None
@@ -80,7 +84,10 @@ class Opinions:
 
     def _pool(self, index: int, prepared) -> _Pool:
         shape = tuple(int(n) for n in prepared.data.shape[1:])
-        total = self._scratch.blocks((self.n_classes, *shape[1:]), np.float16, shape[0])
+        # where stock nnU-Net would add these members it adds them in half precision; many more would lose digits, or overflow
+        total = self._scratch.blocks(
+            (self.n_classes, *shape[1:]), np.float16 if self._as_stock else np.float32, shape[0]
+        )
         seen = Seen(shape if prepared.grid.separable else prepared.grid.ct_shape)
         return _Pool(prepared.grid, total, seen, sum(member.model == index for member in self.members))
 
@@ -99,8 +106,11 @@ class Opinions:
         opinions = cls(
             predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members
         )  # fmt: skip
-        for member, planes in predictor.predict(case, progress):
-            opinions._take(member, planes)
+        # closed here and now: an error's traceback would keep what they hold, and their number of threads, for long
+        with closing(predictor.predict(case, progress)) as asked:
+            for member, planes in asked:
+                with closing(planes):
+                    opinions._take(member, planes)
         return opinions
 
     @property
@@ -151,7 +161,11 @@ class Opinions:
             total = torch.from_numpy(pool.total.read(first, first + len(logits)).copy())
             logits = total.add_(logits.cpu())
             if pool.asked == pool.count - 1:
-                logits /= pool.count
+                logits = logits.div_(pool.count).half()
+            if not is_finite(logits):
+                raise CalibUncertaintyError(
+                    "the sum of the members' logits exceeds nnU-Net's half precision; ask fewer members at a time"
+                )
         if pool.asked == pool.count - 1 and pool.grid.separable and not self._pool_probabilities:
             pool.seen.pool(first, has_label(logits, self._sigmoid))
         pool.total.write(first, logits.cpu().numpy())
@@ -172,7 +186,7 @@ class Opinions:
     def _resample_the_mean(self, pool: _Pool) -> None:
         import torch
 
-        whole = pool.grid.whole(pool.total.read(0, len(pool.total)).transpose(1, 0, 2, 3))
+        whole = pool.grid.whole(pool.total.read(0, len(pool.total)).transpose(1, 0, 2, 3).astype(np.float16))
         pool.total = self._scratch.blocks((self.n_classes, *whole.shape[2:]), np.float16, whole.shape[1])
         pool.total.write(0, whole.transpose(1, 0, 2, 3))
         if not self._pool_probabilities:
@@ -263,7 +277,7 @@ class Opinions:
     def _planes(self, pool: _Pool, store: Blocks, layer):
         """Read a layer of a store once; what comes back samples any window of it."""
         z, y, x = pool.grid.support(layer)
-        values = np.ascontiguousarray(store.read(z.start, z.stop)[:, :, y, x])
+        values = np.ascontiguousarray(store.read(z.start, z.stop)[:, :, y, x], np.float16)
 
         def at(window):
             import torch

@@ -83,7 +83,9 @@ class GridReturn:
                 continue
             low = values.index_select(axis, torch.from_numpy(low_at).to(values.device))
             if moving:
-                weight = torch.from_numpy(m.weight[w]).to(values.device, values.dtype)
+                weight = (
+                    torch.from_numpy(m.weight[w]).to(values.dtype).to(values.device)
+                )  # Apple's GPUs know no doubles
                 weight = weight.reshape([-1 if a == axis else 1 for a in range(4)])
                 high = values.index_select(axis, torch.from_numpy(m.high[w] - c.start).to(values.device))
                 low.mul_(1 - weight).add_(high.mul_(weight))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-MEMORY_LIMIT_BYTES = 1 << 26
+MEMORY_LIMIT_BYTES = 1 << 24
 
 
 class Scratch:

@@ -15,7 +15,7 @@ LOOKED_AT_FROM = 0.01  # probability; where every member is surer of background 
 
 
 def largest_foreground(logits: torch.Tensor, temperature: np.ndarray, sigmoid: bool, factor: float = 1.0) -> np.ndarray:
-    """The most foreground that any temperature up to the given one makes of these logits; (n, Y, X) float32 probabilities.
+    """The most foreground below one half that any temperature up to the given one makes of these logits, (n, Y, X) float32.
 
     logits: (n, C, Y, X) float16. temperature: (C,), none below 1. factor: of the odds, a bound for what pooling may add.
     Below one half, foreground only grows with the temperature; from one half on it stays there (softmax), so one temperature
@@ -60,8 +60,9 @@ class MemberSample:
     """Every member's foreground probability, at temperature 1, at the same scattered places: how alike the members are."""
 
     def __init__(self, members: int, sigmoid: bool, seed: int = 0) -> None:
-        self._places = np.random.default_rng(seed).random((SAMPLED_VOXELS, 3), dtype=np.float32)
-        self._values = np.zeros((members, SAMPLED_VOXELS), np.float32) if members > 1 else None
+        count = SAMPLED_VOXELS // max(1, members // 16)  # hundreds of members share the room of sixteen
+        self._places = np.random.default_rng(seed).random((count, 3), dtype=np.float32)
+        self._values = np.zeros((members, count), np.float32) if members > 1 else None
         self._sigmoid = sigmoid
         self._order: dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]] = {}
 

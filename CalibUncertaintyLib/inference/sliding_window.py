@@ -183,8 +183,8 @@ class SlidingWindow:
                 planes[:, index] = of_class[part, rows, columns].float().div_(weight)
             yield begin - inside.start, planes
 
-    def most_of(self, mask: np.ndarray) -> tuple[Row, tuple[int, int], int]:
-        """The tile that holds most of a mask over the grid, and how many of its voxels."""
+    def most_of(self, mask: np.ndarray) -> tuple[Row, tuple[int, int], np.ndarray]:
+        """The tile that holds most of a mask over the grid, and the mask in it."""
         padded = np.zeros(self.padding.shape, bool)
         padded[self.padding.inside] = mask
         height, width = self._patch[-2:]
@@ -193,8 +193,9 @@ class SlidingWindow:
             for number, row in enumerate(self.rows)
             for y, x in row.corners
         )
-        count, number, corner = max(counted)
-        return self.rows[number], corner, count
+        _, number, (y, x) = max(counted)
+        row = self.rows[number]
+        return row, (y, x), padded[row.start : row.stop, y : y + height, x : x + width]
 
 
 def _zeros(

@@ -59,7 +59,7 @@ class Run:
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
             self.case: Prepared = predictor.prepare(self.volumes, self.previous and self.previous.labels)
             values = predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
-            check_space(self.out, self.folder, bytes_on_disk(scratch, [2 * values]))
+            check_space(self.out, self.folder, bytes_on_disk(scratch, [(2 if predictor.adds_as_stock else 4) * values]))
         give_back_memory()
         with progress.stage("predict", 0.1, 0.75):
             opinions = Opinions.ask(

@@ -78,6 +78,8 @@ def on_ct_grid(predictor, case, logits, model=0) -> np.ndarray:
 class Told:
     """Stands in for a `MemberPredictor`: members that say what they are told, logits (C, grid) each, in portions of planes."""
 
+    adds_as_stock = True
+
     def __init__(self, logits, heads, portion=5):
         self.members = [Member(i, 0, 0, "checkpoint_final.pth", None, None, False) for i in range(len(logits))]
         self.heads, self.n_classes = heads, heads.channels

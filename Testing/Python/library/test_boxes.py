@@ -152,7 +152,7 @@ def blobs(monkeypatch, spots):
             noise = np.random.default_rng(member.index).normal(0, 0.3, (3, *shape)).astype(np.float32)
             logits = torch.from_numpy(logits_with(shape, spots, background=6.0) + noise).half().permute(1, 0, 2, 3)
             progress.report((member.index + 1) / len(self.members), "told")
-            yield member, iter([(0, logits)])
+            yield member, (planes for planes in [(0, logits)])
 
     monkeypatch.setattr(MemberPredictor, "predict", predict)
 

@@ -117,7 +117,8 @@ def pretended_gpu(monkeypatch):
 
 def on_gpu(model, tiles_per_forward):
     predictor = predictor_of(model, folds=[0], flips="off")
-    predictor.device, predictor._models[0].tiles_per_forward = torch.device("cuda"), tiles_per_forward
+    predictor.device = predictor._models[0].band_device = torch.device("cuda")
+    predictor._models[0].tiles_per_forward = tiles_per_forward
     return predictor
 
 

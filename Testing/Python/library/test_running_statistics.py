@@ -8,6 +8,7 @@ import torch
 from engine import Told, few_slices, member_logits, on_ct_grid, predictor_of, prepared, told_case
 from tiny_model import plans, rotation, write_ct, write_model
 
+from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.inference import cells
 from CalibUncertaintyLib.inference.boxes import Box
 from CalibUncertaintyLib.inference.members import MemberPredictor, Prepared
@@ -388,3 +389,23 @@ def test_a_prepared_case_is_nnunets_own(tmp_path):
         [str(ct)], None, manager, manager.get_configuration("3d_fullres"), predictor._models[0].folder.dataset
     )
     np.testing.assert_array_equal(case.data.numpy(), np.asarray(data))
+
+
+def test_hundreds_of_members_are_added_without_losing_digits_or_overflowing(tmp_path):
+    heads, shape = Heads(("a",), (1,), False), (6, 20, 20)
+    generator = np.random.default_rng(0)
+    said = [(60 + generator.normal(0, 0.5, (2, *shape))).astype(np.float16) for _ in range(1200)]  # their sum exceeds 65504
+    predictor, case = Told(said, heads), told_case(shape)
+    predictor.adds_as_stock = False
+    with Scratch(tmp_path) as scratch:
+        opinions = Opinions.ask(predictor, case, scratch, Progress())
+        (slab,) = list(opinions.slabs(opinions.whole()))
+    expected = np.mean([values.astype(np.float64) for values in said], axis=0)
+    assert float(np.abs(slab.pooled - expected).max()) <= 0.03  # half of a half's last digit at 60, and rounding
+
+
+def test_a_sum_that_half_precision_cannot_hold_is_refused(tmp_path):
+    heads, shape = Heads(("a",), (1,), False), (6, 20, 20)
+    predictor, case = Told([np.full((2, *shape), 40000, np.float16)] * 2, heads), told_case(shape)
+    with Scratch(tmp_path) as scratch, pytest.raises(CalibUncertaintyError, match="half precision; ask fewer members"):
+        Opinions.ask(predictor, case, scratch, Progress())
