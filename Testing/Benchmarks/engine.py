@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 WORD = "FIGURES "
 CTS = {  # (z, y, x) voxels, mm
     "thin": ((64, 256, 256), (2.5, 0.9, 0.9)),
+    "slim": ((56, 256, 256), (2.5, 0.9, 0.9)),  # one row of tiles
     "usual": ((160, 256, 256), (2.5, 0.9, 0.9)),
     "whole-body": ((600, 512, 512), (1.5, 0.98, 0.98)),
     "dwarf": ((40, 96, 96), (2.5, 2.4, 2.4)),  # to try the program itself
@@ -72,7 +73,7 @@ def quick() -> list[Setup]:
     return [
         Setup("thin", "medium", 6, ((5, "stock"), (5, "bf16")), fair=(5,), average=(5,), role="time"),
         Setup("usual", "tiny", 25, ((1, "stock"),), role="memory"),
-        Setup("thin", "tiny", 25, ((1, "stock"), (10, "stock")), stock=False, role="growth"),
+        Setup("slim", "tiny", 25, ((1, "stock"), (10, "stock")), stock=False, role="growth"),
     ]
 
 
