@@ -23,6 +23,8 @@ _BUILD_ERRORS = (
     ImportError, TypeError, KeyError, AttributeError, RuntimeError, ValueError, AssertionError, IndexError,
     pydoc.ErrorDuringImport,
 )  # fmt: skip
+# Where the classes come from that nnU-Net itself writes into plans
+_NETWORK_PARTS = ("torch.nn.", "dynamic_network_architectures.", "nnunetv2.")
 
 
 def input_channels(model: ModelFolder, plans_manager, configuration_manager) -> int:
@@ -34,13 +36,18 @@ def input_channels(model: ModelFolder, plans_manager, configuration_manager) -> 
 
 
 def build_network(
-    model: ModelFolder, plans, configuration, n_channels: int, n_heads: int, trainer: FoundTrainer | None = None
-) -> torch.nn.Module:
+    model: ModelFolder, plans, configuration, n_channels: int, n_heads: int, trainer: FoundTrainer | None = None,
+    trusted: bool = False,
+) -> torch.nn.Module:  # fmt: skip
     """An untrained network as the trainer built it, or as the plans describe it where no trainer has a network of its own.
 
-    plans, configuration: nnU-Net's managers. trainer: see `find_trainer`. Deep supervision is off.
+    plans, configuration: nnU-Net's managers. trainer: see `find_trainer`. Deep supervision is off. trusted: let the plans name
+    classes of any package, as nnU-Net does; a trainer in the user's own folder says so too. Else only nnU-Net's and PyTorch's
+    are imported and called.
     Raises CalibUncertaintyError naming the plans' architecture, or the trainer, that cannot be built.
     """
+    if not (trusted or (trainer is not None and trainer.is_users)):
+        _refuse_strange_parts(model, configuration)
     ours = dropout_settings(trainer.name) if trainer is not None and trainer.is_ours else None
     if trainer is not None and trainer.has_own_network and ours is None:
         return _build_with_trainer(trainer, plans, configuration, n_channels, n_heads)
@@ -50,44 +57,88 @@ def build_network(
     return network
 
 
+def _refuse_strange_parts(model: ModelFolder, configuration) -> None:
+    """plans.json may come from a stranger, and nnU-Net imports and calls whatever it names: an architecture and its parts."""
+    name = "architecture"
+    try:
+        name = configuration.network_arch_class_name
+        arguments = configuration.network_arch_init_kwargs
+        # nnU-Net's trainer with batch normalisation imports the convolution whether or not the plans list it
+        keys = (*configuration.network_arch_init_kwargs_req_import, "conv_op")
+        named = [name, *(arguments[key] for key in keys if arguments.get(key) is not None)]
+        strange = [each for each in named if not _is_network_part(each)]
+    except _BUILD_ERRORS as error:
+        raise _unbuildable(model, name, error) from error
+    if strange:
+        raise CalibUncertaintyError(
+            f"{model.path / 'plans.json'} names {' '.join(str(strange[0]).split())}, which is none of nnU-Net's network parts; if"
+            " you trust where the model comes from, run again with --trust-checkpoint"
+        )
+
+
+def _is_network_part(name) -> bool:
+    """Whether a name leads to a network class of nnU-Net or PyTorch, or to nothing in their packages. No others are imported."""
+    if not (isinstance(name, str) and name.startswith(_NETWORK_PARTS) and all(map(str.isidentifier, name.split(".")))):
+        return False
+    found = pydoc.locate(name)
+    if found is None:
+        return True
+    # modules hold what they import: torch.nn.modules.module.torch.fx would lead out of torch.nn again
+    return _is_network(found) and f"{found.__module__}.".startswith(_NETWORK_PARTS)
+
+
+def _is_network(found) -> bool:
+    import torch
+
+    return inspect.isclass(found) and issubclass(found, torch.nn.Module)
+
+
 def _build_from_plans(model: ModelFolder, configuration, n_channels: int, n_heads: int):
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     name = "architecture"
     try:
         name = configuration.network_arch_class_name
+        arguments = configuration.network_arch_init_kwargs
+        imported = configuration.network_arch_init_kwargs_req_import
+        for key in imported:
+            # nnU-Net would put None for what is not there, and build another network without a word
+            if arguments[key] is not None and not _is_network(pydoc.locate(arguments[key])):
+                raise TypeError(f"its {key}, {arguments[key]}, is not there or no network of PyTorch")
         with _quiet():
             return get_network_from_plans(
                 _architecture_of(name),
-                configuration.network_arch_init_kwargs,
-                configuration.network_arch_init_kwargs_req_import,
+                arguments,
+                imported,
                 n_channels,
                 n_heads,
                 allow_init=False,
                 deep_supervision=False,
             )
     except _BUILD_ERRORS as error:
-        raise CalibUncertaintyError(
-            f"{model.path / 'plans.json'}: the network {name} cannot be built ({_one_line(error)});"
-            " install the package it comes from"
-        ) from error
+        raise _unbuildable(model, name, error) from error
+
+
+def _unbuildable(model: ModelFolder, name, error: Exception) -> CalibUncertaintyError:
+    return CalibUncertaintyError(
+        f"{model.path / 'plans.json'}: the network {name} cannot be built ({_one_line(error)});"
+        " install the package it comes from"
+    )
 
 
 def _architecture_of(name: str) -> str:
     """The full name under which the class of an architecture is there, which must be a network.
 
     nnU-Net looks for a class that has moved by importing every architecture it knows, and with them packages that may be
-    missing; here the files are read. plans.json may come from a stranger: nothing but networks is called.
+    missing; here the files are read.
     """
-    import torch
-
     found = pydoc.locate(name)
     if found is None:
         name = moved_architecture(name.rpartition(".")[2])
         found = pydoc.locate(name) if name else None
     if found is None:
         raise ImportError("there is no such class in this Python")
-    if not (inspect.isclass(found) and issubclass(found, torch.nn.Module)):
+    if not _is_network(found):
         raise TypeError("it is no network of PyTorch")
     return name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -101,9 +102,8 @@ def prepare_case(
 def _preprocessor_of(model: ModelFolder, configuration_manager):
     """nnU-Net's preprocessor. A plan may name one, or a resampling, that lives in somebody's own package."""
     try:
+        _refuse_strange_names(configuration_manager)
         preprocessor = configuration_manager.preprocessor_class(verbose=False)
-        _ = configuration_manager.resampling_fn_data, configuration_manager.resampling_fn_probabilities
-        _ = configuration_manager.resampling_fn_seg
     except _PREPARING_ERRORS as error:
         raise CalibUncertaintyError(
             f"{model.path / 'plans.json'} asks for preprocessing that this nnU-Net does not have"
@@ -112,6 +112,32 @@ def _preprocessor_of(model: ModelFolder, configuration_manager):
     # With labels given, nnU-Net collects places of every class for its training; nobody looks at them here
     preprocessor._sample_foreground_locations = lambda *_, **__: {}
     return preprocessor
+
+
+def _refuse_strange_names(configuration) -> None:
+    """nnU-Net takes whatever is called so in its modules, and so what they import, too; a stranger's plans must not call that.
+
+    Raises TypeError, or what nnU-Net raises, naming the one that is not what it should be.
+    """
+    import nnunetv2.preprocessing.normalization as normalizations
+    from nnunetv2.preprocessing.normalization.default_normalization_schemes import ImageNormalization
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
+
+    if not _is_a(configuration.preprocessor_class, DefaultPreprocessor):
+        raise TypeError(f"{configuration.preprocessor_name} is no preprocessor")
+    for use in ("data", "seg", "probabilities"):
+        resampling = getattr(configuration, f"resampling_fn_{use}").func
+        if not (inspect.isfunction(resampling) and resampling.__module__.startswith("nnunetv2.preprocessing.")):
+            raise TypeError(f"{configuration.configuration[f'resampling_fn_{use}']} is no resampling")
+    for name in configuration.normalization_schemes:
+        folder, module = normalizations.__path__[0], normalizations.__name__
+        if not _is_a(recursive_find_python_class(folder, name, module), ImageNormalization):
+            raise TypeError(f"{name} is no normalisation")
+
+
+def _is_a(found, kind: type) -> bool:
+    return inspect.isclass(found) and issubclass(found, kind)
 
 
 def _previous_labels(

@@ -48,6 +48,11 @@ class FoundTrainer:
         return self.folder == _OWN_TRAINERS
 
     @property
+    def is_users(self) -> bool:
+        """One in the folder that the user named, whose code the user wants to be run."""
+        return self.folder is not None and self.folder not in (_OWN_TRAINERS, _stock_trainers())
+
+    @property
     def remark(self) -> str:
         """A sentence for the user where the trainer was not found and the plans' network is used; else empty."""
         if self.is_stock or self.file is not None:

@@ -118,15 +118,6 @@ def _version_of(path: Path) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-def same_weights(first: Checkpoint, other: Checkpoint) -> bool:
-    """Whether two checkpoints hold the same network, value by value; files of different size can, too."""
-    import torch
-
-    return first.weights.keys() == other.weights.keys() and all(
-        torch.equal(weights, other.weights[name]) for name, weights in first.weights.items()
-    )
-
-
 def agreed_mirroring_axes(checkpoints: Sequence[Checkpoint], n_axes: int) -> tuple[int, ...]:
     """The axes in which all of these may be mirrored; () for none. n_axes: how many spatial axes the network has.
 

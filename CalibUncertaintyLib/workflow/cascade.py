@@ -87,8 +87,10 @@ def _labels_of(opinions: Opinions, predictor: MemberPredictor) -> np.ndarray:
     """Labels of the pooled logits on the whole CT, (z, y, x) in the CT's own order of axes."""
     highest = max(predictor.heads.values)
     labels = np.zeros(opinions.case.full_shape, np.uint8 if highest <= 255 else np.uint16)
-    for slab in opinions.slabs(opinions.whole()):
-        labels[slab.inside] = predictor.heads.label_of_logits(slab.pooled)
+    for box in opinions.boxes(1.0, 0.0)[0]:  # no probability exceeds 1: these are the places of labels
+        inside = labels[box.slices]
+        for slab in opinions.slabs(box):
+            inside[slab.inside] = predictor.heads.label_of_logits(slab.pooled)
     return np.ascontiguousarray(opinions.case.frame.to_volume(labels))
 
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from tiny_model import plans, rotation, stock_prediction, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
@@ -75,6 +76,36 @@ def test_both_stages_give_stock_nnunets_labels(tmp_path, variant):
     assert np.array_equal(labels, sitk.GetArrayFromImage(second))
     assert all(len(np.unique(found)) == 3 for found in (before.labels, labels))
     assert before.warnings == ()
+
+
+def test_only_the_places_of_labels_are_brought_back_to_the_ct(tmp_path, monkeypatch):
+    low, _ = write_cascade(tmp_path)
+    for fold in (0, 1):
+        path = low / f"fold_{fold}" / "checkpoint_final.pth"
+        content = torch.load(path, weights_only=True)
+        for name, weights in content["network_weights"].items():
+            if name.endswith("seg_layers.0.bias"):
+                weights[0] = 5.0  # background, but where something is seen
+        path.unlink()
+        torch.save(content, path)
+    ct = write_ct(tmp_path / "ct.nii.gz")
+    image = sitk.ReadImage(str(ct))
+    array = sitk.GetArrayFromImage(image)
+    corner = array[:8, :8, :8] + 400
+    array[...] = -500
+    array[:8, :8, :8] = corner
+    empty = sitk.GetImageFromArray(array)
+    empty.CopyInformation(image)
+    sitk.WriteImage(empty, str(ct))
+    expected, _ = stock_prediction(low, ct, tmp_path / "low.nii.gz")
+    looked_at, slabs = [], Opinions.slabs
+    monkeypatch.setattr(Opinions, "slabs", lambda self, box: looked_at.append(box.voxels) or slabs(self, box))
+    volume = Volume.read(ct)
+    predictor = MemberPredictor(MemberSet.choose(low), "cpu")
+    with Scratch(tmp_path) as scratch:
+        labels = _labels_of(Opinions.ask(predictor, predictor.prepare([volume]), scratch, Progress()), predictor)
+    assert np.array_equal(labels, sitk.GetArrayFromImage(expected))
+    assert 0 < np.count_nonzero(labels) <= sum(looked_at) < 0.5 * labels.size
 
 
 def test_the_second_stage_depends_on_the_first(tmp_path):

@@ -11,7 +11,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
-from CalibUncertaintyLib.inference.prepare import check_same_grid, prepare_case
+from CalibUncertaintyLib.inference.prepare import _preprocessor_of, check_same_grid, prepare_case
 from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.volume import Volume
 
@@ -158,7 +158,7 @@ def test_a_cascade_without_its_first_stage_is_refused_and_so_is_a_stage_that_nob
     ("change", "said"),
     [
         ({"preprocessor_name": "MyPreprocessor"}, "asks for preprocessing that this nnU-Net does not have"),
-        ({"normalization_schemes": ["MyNormalization"]}, "cannot prepare the images as .*MyNormalization.*; install"),
+        ({"normalization_schemes": ["MyNormalization"]}, "asks for preprocessing that .* does not have .*MyNormalization"),
         ({"resampling_fn_seg": "my_resampling"}, "asks for preprocessing that this nnU-Net does not have .*my_resampling"),
     ],
 )
@@ -171,6 +171,44 @@ def test_preprocessing_from_somebodys_own_package_is_refused_by_name(tmp_path, c
         ours(folder, [write_ct(tmp_path / "ct.nii.gz")])
     assert str(folder / "plans.json") in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"preprocessor_name": "PlansManager"}, "PlansManager is no preprocessor"),
+        ({"preprocessor_name": "maybe_convert_to_dataset_name"}, "maybe_convert_to_dataset_name is no preprocessor"),
+        ({"preprocessor_name": 5}, "does not have"),
+        ({"resampling_fn_data": "SimpleITKIO"}, "SimpleITKIO is no resampling"),
+        ({"resampling_fn_seg": "recursive_find_python_class"}, "recursive_find_python_class is no resampling"),
+        ({"resampling_fn_probabilities": "map_coordinates"}, "map_coordinates is no resampling"),
+        ({"resampling_fn_probabilities": "OrderedDict"}, "OrderedDict is no resampling"),
+        ({"normalization_schemes": ["ABC"]}, "ABC is no normalisation"),
+        ({"normalization_schemes": ["abstractmethod"]}, "abstractmethod is no normalisation"),
+    ],
+)
+def test_what_nnunets_modules_hold_besides_preprocessing_is_never_called(tmp_path, change, said):
+    """nnU-Net takes any attribute of its modules under these names."""
+    folder = write_model(tmp_path, plans(), folds=(0,))
+    content = json.loads((folder / "plans.json").read_text())
+    content["configurations"]["3d_fullres"].update(change)
+    (folder / "plans.json").write_text(json.dumps(content))
+    with pytest.raises(CalibUncertaintyError, match=said) as refusal:
+        ours(folder, [write_ct(tmp_path / "ct.nii.gz")])
+    assert str(folder / "plans.json") in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["resample_torch_fornnunet", "no_resampling_hack", "resample_torch_simple"])
+def test_every_resampling_of_nnunet_is_let_through(tmp_path, name):
+    folder = write_model(tmp_path, plans(), folds=(0,))
+    content = json.loads((folder / "plans.json").read_text())
+    for use in ("data", "seg", "probabilities"):
+        of_use = {f"resampling_fn_{use}": name, f"resampling_fn_{use}_kwargs": {"is_seg": use == "seg"}}
+        content["configurations"]["3d_fullres"].update(of_use)
+    (folder / "plans.json").write_text(json.dumps(content))
+    model = ModelFolder.open(folder)
+    assert _preprocessor_of(model, PlansManager(model.plans).get_configuration(model.configuration))
 
 
 def moved(volume, **change):
