@@ -90,7 +90,9 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
         help="model of a cascade's first stage, where it does not lie beside the second's folder",
     )
     computing.add_argument(
-        "--trust-checkpoint", action="store_true", help="read checkpoints that hold more than plain data"
+        "--trust-checkpoint",
+        action="store_true",
+        help="read checkpoints that hold more than plain data, and build networks of other packages that the plans name",
     )
     segment = _add_segment(verbs, [common, shown, members, pooling, computing])
     calibrate = _add_calibrate(verbs, [common, shown, members, computing])

@@ -130,7 +130,7 @@ class MemberPredictor:
         if trainer.remark:
             self.warnings.append(trainer.remark)
         channels = input_channels(folder, plans, configuration)
-        network = build_network(folder, plans, configuration, channels, self.n_classes, trainer)
+        network = build_network(folder, plans, configuration, channels, self.n_classes, trainer, self._trusted)
         if chosen.dropout:
             self._prepare_dropout(network, folder, trainer, chosen.insert_dropout)
         several = max(1, _GPU_VOXELS_PER_FORWARD // int(np.prod(configuration.patch_size)))
