@@ -195,7 +195,7 @@ def _add_segment(verbs, parents) -> argparse.ArgumentParser:
         "--box-probability",
         type=float,
         default=0.01,
-        help="keep every place whose foreground probability exceeds this (default 0.01)",
+        help="keep every place whose foreground probability exceeds this, at most 0.5 (default 0.01)",
     )
     segment.add_argument(
         "--full-volume", action="store_true", help="maps of the whole CT instead of the box that matters"

@@ -64,6 +64,7 @@ class MemberSet:
         chosen = cls(
             opened, selected, names, flips, int(dropout), int(seed), None if insert_dropout is None else float(insert_dropout),
             before=_first_stage(opened, selected, flips, previous),
+            warnings=_folds_passed_over(opened) if folds == "all" else (),
         )  # fmt: skip
         twins = chosen._identical_files()
         return chosen.without(twins) if twins else chosen
@@ -206,16 +207,21 @@ class MemberSet:
         return ", ".join(parts)
 
     def _identical_files(self) -> dict[Source, Source]:
-        """Sources whose files equal an earlier one's byte by byte, each with that one. Only files of equal size are read."""
+        """Sources whose files equal an earlier one's byte by byte, each with that one. Only files of equal size are read.
+
+        The same weights behind other plans (another voxel size or normalisation) are another opinion and stay.
+        """
         sources = self._all_sources()
         by_size: dict[int, list[Source]] = {}
         for source in sources:
             by_size.setdefault(_size_of(self.path_of(source)), []).append(source)
         twins: dict[Source, Source] = {}
         for alike in by_size.values():
-            first: dict[str, Source] = {}
+            first: dict[tuple[str, str, str], Source] = {}
             for source in alike if len(alike) > 1 else ():
-                earlier = first.setdefault(self._hashed(source)["sha256"], source)
+                model = self.models[source[0]]
+                what = (model.plans_digest(), model.configuration, self._hashed(source)["sha256"])
+                earlier = first.setdefault(what, source)
                 if earlier != source:
                     twins[source] = earlier
         return twins
@@ -262,6 +268,20 @@ def _check_models(models: Sequence[ModelFolder]) -> None:
             raise CalibUncertaintyError(
                 f"{first.path} and {other.path} cannot be asked together: {problem}; choose models of the same structures"
             )
+
+
+def _folds_passed_over(models: Sequence[ModelFolder]) -> tuple[str, ...]:
+    """A warning for every numbered fold folder that "all" does not mean, because its training has not ended or is not copied."""
+    said = []
+    for model in models:
+        numbers = (
+            int(found.name[5:]) for found in model.path.glob("fold_*") if re.fullmatch("fold_[0-9]+", found.name)
+        )
+        for number in sorted(number for number in set(numbers) if (model.path / f"fold_{number}").is_dir()):
+            if not model.checkpoint_path(number).is_file():
+                name = f"fold_{number}" if len(models) == 1 else str(model.path / f"fold_{number}")
+                said.append(f"{name} has no {FINAL_CHECKPOINT} and is not asked")
+    return tuple(said)
 
 
 def _first_stage(

@@ -25,7 +25,8 @@ class CalibrationEntry:
 
     - `members`: {"folds": [...], "checkpoint": file name, "checkpoints": [{"fold", "checkpoint", "sha256"}], "mirroring": bool},
       and where they are more than folds of one model: "flips": "members", "dropout" with "seed" and "insert_dropout", "models"
-      (then each checkpoint says which "model"), "duplicates" (checkpoints left out because they hold another's weights)
+      (then each checkpoint says which "model"), "duplicates" (checkpoints left out because they hold another's weights); and
+      "step_size" and "precision" where these are not nnU-Net's own
     - `mode`: "pool_logit" or "pool_prob"; `method`: "temperature"
     - `temperature` > 0 of the pooled probability, its 95 % interval (bootstrap over cases; None with one case) and status;
       `member_temperature` > 0, shared by the members for expected entropy and mutual information (None: not fitted). A model
@@ -99,7 +100,9 @@ class CalibrationRecord:
         except OSError as error:
             raise CalibUncertaintyError(f"the calibration record {path} cannot be read: {error.strerror}") from error
         except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-            raise CalibUncertaintyError(f"the calibration record {path} is damaged (no valid JSON); {remedy}") from error
+            raise CalibUncertaintyError(
+                f"the calibration record {path} is damaged (no valid JSON); {remedy}"
+            ) from error
         problem = problem_in(document)
         if problem:
             raise CalibUncertaintyError(f"the calibration record {path} cannot be used: {problem}; {remedy}")
@@ -114,14 +117,17 @@ class CalibrationRecord:
 
     def to_json(self) -> dict:
         """The document as it is stored."""
-        return plain(self.extra | {
-            "schema": SCHEMA,
-            "schema_version": SCHEMA_VERSION if any(map(_is_new, self.entries)) else PLAIN_SCHEMA_VERSION,
-            "model": self.model,
-            "entries": [entry.to_json() for entry in self.entries],
-            "created": self.created,
-            "versions": self.versions,
-        })
+        return plain(
+            self.extra
+            | {
+                "schema": SCHEMA,
+                "schema_version": SCHEMA_VERSION if any(map(_is_new, self.entries)) else PLAIN_SCHEMA_VERSION,
+                "model": self.model,
+                "entries": [entry.to_json() for entry in self.entries],
+                "created": self.created,
+                "versions": self.versions,
+            }
+        )
 
     def write(self, path: str | Path) -> None:
         """Write the record aside and rename it into place: a reader sees the old record or the new one, never half of one.
@@ -149,7 +155,7 @@ class CalibrationRecord:
             ) from error
 
     def put(self, entry: CalibrationEntry) -> None:
-        """Add an entry, in place of the one with the same folds, checkpoint names, flips, dropout and mode; keep all others."""
+        """Add an entry in place of the one with the same folds, checkpoint names, flips, dropout, step size, precision and mode."""
         key = key_of(entry.members, entry.mode)
         kept = [other for other in self.entries if key_of(other.members, other.mode) != key]
         self.entries = [*kept, entry]
@@ -157,7 +163,8 @@ class CalibrationRecord:
     def find(self, fingerprint: Mapping, mode: str, mirroring: bool) -> tuple[CalibrationEntry | None, str]:
         """The entry made for exactly these members, or None and why not.
 
-        Nothing is guessed: another weight file, fold, label, configuration, flip, dropout sample or mode finds nothing.
+        Nothing is guessed: another weight file, fold, label, configuration, flip, dropout sample, step size, precision or mode
+        finds nothing. Several models may be asked in another order.
 
         :param fingerprint: `MemberSet.fingerprint` (for folds of one model: `ModelFolder.fingerprint`) of the members in use.
         :param mode: "pool_logit" or "pool_prob".
@@ -204,9 +211,17 @@ class CalibrationRecord:
             if only_theirs:
                 return f"{made_for}: it does not have {only_theirs[0]}, which this model has"
             return f"{made_for}: it has the same structures under other numbers"
+        asked = (
+            {key: model.get(key) for key in ("configuration", "plans_sha256")}
+            for model in fingerprint.get("models", ())
+        )
+        if any(model.items() <= self.model.items() for model in asked):
+            return ""  # several models are asked together, in whatever order: this record lies beside one of them
         if self.model["configuration"] != fingerprint["configuration"]:
-            return (f"the record was made for the configuration {self.model['configuration']} of {name}, "
-                    f"not for {fingerprint['configuration']}")
+            return (
+                f"the record was made for the configuration {self.model['configuration']} of {name}, "
+                f"not for {fingerprint['configuration']}"
+            )
         if self.model["plans_sha256"] != fingerprint["plans_sha256"]:
             return f"{made_for}: its plans.json is not this model's"
         return ""

@@ -76,8 +76,10 @@ def _problem_in_members(members: Mapping, where: str) -> str:
     files = [(item.get("model", 0), str(item["fold"]), item["checkpoint"]) for item in members["checkpoints"]]
     if len(set(files)) < len(files):
         return f"{where}.checkpoints must name no checkpoint twice"
-    if max(model for model, _, _ in files) >= max(1, len(members.get("models", ()))):
-        return f"{where}.checkpoints must name models that are listed"
+    for name in ("checkpoints", "duplicates"):
+        highest = max((item.get("model", 0) for item in members.get(name, ())), default=0)
+        if highest >= max(1, len(members.get("models", ()))):
+            return f"{where}.{name} must name models that are listed"
     return ""
 
 
@@ -265,6 +267,8 @@ _MEMBERS = {
     "models": (False, _several),
     "duplicates": (False, _list),
     "previous": (False, _object),
+    "step_size": (False, _above_zero),
+    "precision": (False, _text),
 }
 _FIRST_STAGE = {"plans_sha256": (True, _sha256), "checkpoints": (True, _list)}
 _CHECKPOINT = {
@@ -273,7 +277,12 @@ _CHECKPOINT = {
     "sha256": (True, _sha256),
     "model": (False, _whole_number(0)),
 }
-_MODEL_OF_SEVERAL = {"name": (True, _text), "plans_sha256": (True, _sha256)}
+_MODEL_OF_SEVERAL = {
+    "name": (True, _text),
+    "configuration": (False, _text),
+    "trainer": (False, _text),
+    "plans_sha256": (True, _sha256),
+}
 _ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt"))}
 _THRESHOLD = {
     "value": (True, _zero_or_above),

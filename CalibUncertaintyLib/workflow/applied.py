@@ -15,6 +15,7 @@ from ..model.folder import Fold, ModelFolder
 from ..model.heads import Heads, first_argmax
 from ..model.member_set import MemberSet, folds_in_words
 from ..model.record import CalibrationRecord, find_calibration
+from ..model.record_match import PRECISION, STEP_SIZE, computing
 
 MODES = ("pool_logit", "pool_prob")
 
@@ -126,19 +127,26 @@ def choose_calibration(
 
 
 def calibration_of(
-    members: MemberSet, mode: str, wanted: str | Path = "auto", heads: Heads | None = None
-) -> AppliedCalibration:
-    """The calibration for these members: of the record beside their (first) model (auto), none, or of a record file.
+    members: MemberSet, mode: str, wanted: str | Path = "auto", heads: Heads | None = None, step_size: float = STEP_SIZE,
+    precision: str = PRECISION,
+) -> AppliedCalibration:  # fmt: skip
+    """The calibration for these members: of the record beside their model (auto), none, or of a record file.
 
+    step_size, precision: as the members are computed in this run. Beside several models the first record that fits is taken.
     A record beside the model that does not fit leaves the result uncalibrated, and `reason` says why. A record that was asked
     for by name and does not fit raises CalibUncertaintyError.
     """
     if str(wanted) == "none":
         return AppliedCalibration(mode, reason="calibration was switched off for this run", heads=heads)
-    fingerprint, first = members.fingerprint(), members.models[0]
+    fingerprint, first = members.fingerprint() | computing(step_size, precision), members.models[0]
     if str(wanted) == "auto":
         path = first.record_path
         entry, reason = find_calibration(path, fingerprint, mode, members.mirroring)
+        for other in members.models[1:] if entry is None else ():
+            found, said = find_calibration(other.record_path, fingerprint, mode, members.mirroring)
+            if found is not None:  # the same models were calibrated in another order
+                path, entry, reason = other.record_path, found, said
+                break
     else:
         path = Path(wanted)
         entry, reason = CalibrationRecord.read(path).find(fingerprint, mode, members.mirroring)

@@ -20,6 +20,7 @@ from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry
+from ..model.record_match import computing
 from ..progress import Progress
 from ..volume import Volume
 from .cascade import run_previous_stage
@@ -81,13 +82,15 @@ def calibrate(
         for message in predictor.warnings:
             progress.warn(message)
         members = predictor.chosen  # less what turned out to hold the same weights
-        voxels = collect_cases(
-            listed, first, predictor, chosen.roi_mm, folder, progress, _FirstStage(members, chosen, folder, progress)
-        )
-        with progress.stage("fit", 0.9, 1.0, "fitting temperatures and thresholds"):
-            entries = fit_entries(
-                voxels, members.as_recorded(), Reference.of(first), chosen.roi_mm, chosen.bootstrap, progress
-            )
+        recorded = members.as_recorded() | computing(chosen.step_size, chosen.precision)
+        with Scratch(folder) as kept:
+            voxels = collect_cases(
+                listed, first, predictor, chosen.roi_mm, folder, progress,
+                _FirstStage(members, chosen, folder, progress), kept,
+            )  # fmt: skip
+            with progress.stage("fit", 0.9, 1.0, "fitting temperatures and thresholds"):
+                entries = fit_entries(voxels, recorded, Reference.of(first), chosen.roi_mm, chosen.bootstrap, progress)
+            voxels.clear()  # they may be mapped to files, which cannot be removed everywhere as long as they are
     add_to_record(path, members, entries, progress)
     progress.finish()
     return path, entries[0]
@@ -149,10 +152,14 @@ def collect_cases(
     folder: Path,
     progress: Progress,
     previous: FirstStage | None = None,
+    kept: Scratch | None = None,
 ) -> list[RoiVoxels]:
-    """Run the members on every case; what they say near the structures is kept in `folder`."""
+    """Run the members on every case; what they say near the structures is kept in `kept`, or where that is None in `folder`.
+
+    The caller closes `kept` when the voxels are done with; without it they stay as long as the folder.
+    """
     found = []
-    kept = Scratch(folder)
+    kept = Scratch(folder) if kept is None else kept
     for index, case in enumerate(cases):
         start, stop = 0.9 * index / len(cases), 0.9 * (index + 1) / len(cases)
         stage = progress.stage("cases", start, stop, f"case {case.id} ({index + 1} of {len(cases)})")

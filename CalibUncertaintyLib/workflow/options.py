@@ -91,8 +91,9 @@ class SegmentOptions(MemberOptions):
     predicted structures uncertain regions are listed, mm. measure, threshold: what regions are made of; "stored" takes the
     record's threshold, or our default where there is none. min_region_ml: smaller regions are not listed. miss_probability:
     foreground probability beyond the ROI that is listed as a possible miss. box_probability: every place whose foreground
-    probability can exceed this is kept in the maps. full_volume: maps of the whole CT. export: ("nifti",) writes every map on
-    the CT grid. overwrite: replace an earlier Result. series: DICOM SeriesInstanceUID. skip_ct_check: take any voxel values.
+    probability can exceed this, at most 0.5, is kept in the maps. full_volume: maps of the whole CT. export: ("nifti",) writes
+    every map on the CT grid. overwrite: replace an earlier Result. series: DICOM SeriesInstanceUID. skip_ct_check: take any voxel
+    values.
     """
 
     calibration: str = "auto"
@@ -126,8 +127,9 @@ class SegmentOptions(MemberOptions):
                 f"the smallest region must be 0 mL or more, got {self.min_region_ml}",
             ),
             (
-                is_number(self.box_probability, 0, 1),
-                f"the box probability must lie in 0 to 1, got {self.box_probability}",
+                # that nothing left out exceeds it, at any temperature in use, holds up to one half only
+                is_number(self.box_probability, 0, 0.5),
+                f"the box probability must lie in 0 to 0.5, got {self.box_probability}",
             ),
             (
                 is_number(self.miss_probability, 0, 1) and self.miss_probability >= self.box_probability,

@@ -9,6 +9,7 @@ from listening import Listening
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.inference.scratch import Scratch
 from CalibUncertaintyLib.model.member_set import MemberSet
 from CalibUncertaintyLib.model.record import CalibrationRecord
 from CalibUncertaintyLib.volume import Volume
@@ -100,6 +101,54 @@ def test_two_models_are_calibrated_together(model, case, tmp_path):
     result = segment(case.ct, [model, other], tmp_path / "out", folds=[0], mirroring=False)
     assert result.calibrated, result.provenance["calibration"]["reason"]
     assert not calibration_of(MemberSet.choose(model, [0], flips="off"), "pool_logit").calibrated
+
+
+def test_models_in_another_order_find_the_record_beside_either_of_them(model, case, tmp_path):
+    other = write_model(tmp_path / "other", plans(spacing=(3.0, 2.0, 2.0)), sharpness=6.0, seed=50)
+    path, entry = calibrate([case], [model, other], folds=[0], mirroring=False, bootstrap=0)
+    swapped = MemberSet.choose([other, model], [0], flips="off")
+    for wanted in ("auto", path):
+        found = calibration_of(swapped, "pool_logit", wanted)
+        assert found.calibrated, found.reason
+        assert (found.temperature, found.record) == (entry.temperature, str(path))
+    (other / "plans.json").write_text((other / "plans.json").read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    found = calibration_of(MemberSet.choose([model, other], [0], flips="off"), "pool_logit")
+    assert not found.calibrated
+    assert found.reason.endswith("has other plans (plans.json) than when this record was made")
+
+
+def test_a_temperature_of_another_step_size_is_not_applied(model, case):
+    calibrate([case], model, folds=[0], mirroring=False, bootstrap=0, step_size=1.0)
+    members = MemberSet.choose(model, [0], flips="off")
+    assert calibration_of(members, "pool_logit", step_size=1.0).calibrated
+    found = calibration_of(members, "pool_logit")
+    assert not found.calibrated
+    assert found.reason == "the record was made with --step-size 1, and this run is with --step-size 0.5"
+    assert "--precision bf16, and this run is with it" in calibration_of(
+        members, "pool_logit", step_size=1.0, precision="bf16"
+    ).reason
+    calibrate([case], model, folds=[0], mirroring=False, bootstrap=0)
+    entries = CalibrationRecord.read(model / "calibration.json").entries
+    assert [item.members.get("step_size") for item in entries] == [1.0, 1.0, None, None]
+
+
+def test_the_files_of_kept_logits_are_closed_before_the_folder_goes(model, case, monkeypatch):
+    made = []
+
+    class Counted(Scratch):
+        def __init__(self, folder):
+            super().__init__(folder, limit_bytes=0)
+            made.append((self, []))
+
+        def close(self):
+            made[[scratch for scratch, _ in made].index(self)][1].append(len(self._files))
+            super().close()
+
+    monkeypatch.setattr("CalibUncertaintyLib.workflow.calibrate.Scratch", Counted)
+    calibrate([case], model, folds=[0], mirroring=False, bootstrap=0)
+    assert len(made) == 2  # what is kept, and what passes of the one case
+    assert all(len(closed) == 1 for _, closed in made)
+    assert made[0][1] == [1]
 
 
 def test_a_case_that_trained_the_second_model_is_refused_by_its_folder(model, case, tmp_path):

@@ -193,6 +193,30 @@ def test_a_copy_of_a_model_gives_no_further_opinion(model, tmp_path):
     assert said.startswith(f"{copy} holds nothing but weights that other checkpoints hold too")
 
 
+def test_equal_weights_behind_other_plans_are_another_opinion(model, tmp_path):
+    other = model_folder(tmp_path / "copy")
+    plans = json.loads((other / "plans.json").read_text(encoding="utf-8"))
+    plans["configurations"]["3d_fullres"]["spacing"] = [2, 2, 2]
+    (other / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
+    chosen = MemberSet.choose([model, other])
+    assert chosen.left_out == chosen.warnings == ()
+    assert [index for index, _, _ in chosen.sources()] == [0, 0, 1, 1]
+
+
+def test_a_fold_without_its_final_checkpoint_is_said_where_all_are_meant(model, tmp_path):
+    for name in ("fold_2", "fold_10", "fold_03", "fold_x", "fold_all"):
+        (model / name).mkdir()
+    (model / "fold_2" / "checkpoint_best.pth").write_text("not ended", encoding="utf-8")
+    (model / "fold_4").write_text("a file", encoding="utf-8")
+    chosen = MemberSet.choose(model)
+    assert chosen.folds == ((0, 1),)
+    said = [f"fold_{number} has no checkpoint_final.pth and is not asked" for number in (2, 10)]
+    assert chosen.warnings == tuple(said)
+    assert MemberSet.choose(model, [0, 1]).warnings == ()
+    second = model_folder(tmp_path / "second", seed="second")
+    assert MemberSet.choose([model, second]).warnings == tuple(f"{model}/{text}" for text in said)
+
+
 def test_no_model_is_refused():
     assert "no model was given" in refusal([])
 
@@ -262,8 +286,17 @@ def test_mirroring_switched_off_is_the_older_name_of_no_flips(model):
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"precision": "half"}, "precision 'half' is unknown"), ({"trainers": "/nowhere"}, "/nowhere is not a folder")],
+    [
+        ({"precision": "half"}, "precision 'half' is unknown"),
+        ({"trainers": "/nowhere"}, "/nowhere is not a folder"),
+        ({"box_probability": 0.51}, "the box probability must lie in 0 to 0.5, got 0.51"),
+    ],
 )
 def test_other_options_out_of_range_are_named(options, said):
     with pytest.raises(CalibUncertaintyError, match=said):
         SegmentOptions(**options)
+
+
+def test_a_box_probability_up_to_one_half_is_taken():
+    assert SegmentOptions(box_probability=0.5, miss_probability=0.5).box_probability == 0.5
+    assert SegmentOptions().box_probability == 0.01

@@ -269,9 +269,10 @@ def extended_document() -> dict:
     ]
     members = {
         "folds": [0], "checkpoint": "both", "checkpoints": files, "mirroring": True, "flips": "members", "dropout": 5, "seed": 3,
-        "insert_dropout": 0.25, "models": [{"name": name, "plans_sha256": "a" * 64} for name in "AB"],
+        "insert_dropout": 0.25,
+        "models": [{"name": name, "configuration": "c", "trainer": "t", "plans_sha256": "a" * 64} for name in "AB"],
         "duplicates": checkpoints(0, checkpoint="checkpoint_cycle_2.pth"),
-        "previous": {"plans_sha256": "c" * 64, "checkpoints": checkpoints(0)},
+        "previous": {"plans_sha256": "c" * 64, "checkpoints": checkpoints(0)}, "step_size": 0.25, "precision": "bf16",
     }
     made.put(entry_for(0, members=members, temperature=[1.5, 2.0], temperature_interval=[[1.0, 2.0], None],
                        member_temperature=[1.5, 2.5]))

@@ -6,10 +6,13 @@ import pytest
 
 from CalibUncertaintyLib.model.record import CalibrationEntry, CalibrationRecord
 from CalibUncertaintyLib.model.record_check import problem_in
+from CalibUncertaintyLib.model.record_match import computing
 
 FINAL = "checkpoint_final.pth"
 CYCLES = tuple(f"checkpoint_cycle_{number}.pth" for number in (1, 2, 3))
-TWO_MODELS = [{"name": name, "plans_sha256": letter * 64} for name, letter in (("Dataset1_A", "a"), ("Dataset1_B", "b"))]
+TWO_MODELS = [
+    {"name": f"Dataset1_{letter.upper()}", "configuration": "3d_fullres", "plans_sha256": letter * 64} for letter in "ab"
+]
 
 
 def file_of(fold, name, text=None, model=None) -> dict:
@@ -53,6 +56,8 @@ KINDS = {
     "more samples": (FINALS, True, {"dropout": 30, "seed": 0}),
     "inserted": (FINALS, True, {"dropout": 20, "seed": 0, "insert_dropout": 0.2}),
     "two models": (OF_TWO, True, {"models": TWO_MODELS}),
+    "bf16": (FINALS, True, {"precision": "bf16"}),
+    "larger steps": (FINALS, True, {"step_size": 1.0}),
 }
 
 
@@ -85,6 +90,10 @@ def test_every_kind_of_members_has_its_own_entry_and_finds_no_other():
         ("dropout", "inserted",
          "the record was made with 20 dropout samples (seed 0), and this run is with 20 dropout samples (seed 0, inserted with"
          " rate 0.2)"),
+        ("bf16", "plain", "the record was made with --precision bf16, and this run is without it"),
+        ("plain", "bf16", "the record was made without --precision bf16, and this run is with it"),
+        ("larger steps", "plain", "the record was made with --step-size 1, and this run is with --step-size 0.5"),
+        ("plain", "larger steps", "the record was made with --step-size 0.5, and this run is with --step-size 1"),
     ],
 )  # fmt: skip
 def test_what_differs_is_named(made, asked, said):
@@ -102,6 +111,59 @@ def test_another_number_of_models_is_named():
     )
 
 
+MODEL = {"name": "Dataset1_B", "configuration": "3d_fullres", "trainer": "T", "plans_sha256": "b" * 64}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"plans_sha256": "c" * 64}, "Dataset1_B (T, 3d_fullres) has other plans (plans.json) than when this record was made"),
+        ({"configuration": "2d"}, "the record was made with the configuration 3d_fullres of Dataset1_B, and this run asks its 2d"),
+        ({"name": "Dataset1_C", "plans_sha256": "c" * 64},
+         "the record was made with Dataset1_B, and this run asks Dataset1_C in its place"),
+    ],
+)  # fmt: skip
+def test_another_second_model_is_named_with_what_differs(change, said):
+    first = {**MODEL, "name": "Dataset1_A", "plans_sha256": "a" * 64}
+    record = record_of(entry(OF_TWO, models=[first, MODEL]))
+    assert record.find(fingerprint(OF_TWO, models=[first, MODEL]), "pool_logit", True)[0] is not None
+    assert record.find(fingerprint(OF_TWO, models=[first, {**MODEL, **change}]), "pool_logit", True) == (None, said)
+
+
+def test_weights_that_stand_behind_the_other_models_plans_are_other_members():
+    record = record_of(entry(OF_TWO, models=TWO_MODELS))
+    crossed = [{**OF_TWO[0], "model": 1}, {**OF_TWO[1], "model": 0}]
+    found, said = record.find(fingerprint(crossed, models=TWO_MODELS), "pool_logit", True)
+    assert found is None
+    assert said.startswith("fold 0's weights (fold_0/checkpoint_final.pth) of Dataset1_B (3d_fullres) are not the ones")
+
+
+def test_equal_bytes_in_two_models_are_two_items():
+    """With other plans both are asked; with the same plans one is left out, and the other must not go with it."""
+    equal = [{**OF_TWO[0], "model": index} for index in (0, 1)]
+    record = record_of(entry(equal, models=TWO_MODELS))
+    assert record.find(fingerprint(equal, models=TWO_MODELS), "pool_logit", True)[0] is not None
+    assert record.find(fingerprint(equal[:1], models=TWO_MODELS), "pool_logit", True)[0] is None
+
+    same_plans = [{**model, "plans_sha256": "a" * 64} for model in TWO_MODELS]
+    other = file_of(1, FINAL, model=1)
+    record = record_of(entry([equal[0], other], models=same_plans, duplicates=equal[1:]))
+    for files, beyond in (([equal[0], other], {"duplicates": equal[1:]}), ([*equal, other], {})):
+        assert record.find(fingerprint(files, models=same_plans, **beyond), "pool_logit", True)[0] is record.entries[0]
+    found, said = record.find(fingerprint([other], models=same_plans), "pool_logit", True)
+    assert found is None
+    assert said == "the model was calibrated for folds 0 and 1 together, not for fold 1 alone"
+
+
+def test_step_size_and_precision_are_recorded_only_where_they_are_not_nnu_nets_own():
+    assert computing() == computing(0.5, "stock") == {}
+    assert computing(1, "bf16") == {"step_size": 1.0, "precision": "bf16"}
+    _, said = record_of(entry(FINALS, **computing(1, "bf16"))).find(
+        fingerprint(FINALS, **computing(1, "bf16")), "pool_logit", True
+    )
+    assert "for folds 0 and 1 together, step size 1, precision bf16, temperature 1.5" in said
+
+
 def test_a_checkpoint_that_the_run_does_not_use_is_named():
     record = record_of(entry(ALL_CYCLES))
     fewer = [item for item in ALL_CYCLES if item["checkpoint"] != CYCLES[1]]
@@ -113,8 +175,10 @@ def test_a_checkpoint_that_the_run_does_not_use_is_named():
 def test_the_order_of_checkpoints_and_models_does_not_matter():
     record = record_of(entry(ALL_CYCLES), entry(OF_TWO, models=TWO_MODELS))
     assert record.find(fingerprint(ALL_CYCLES[::-1]), "pool_logit", True)[0] is record.entries[0]
-    swapped = fingerprint(OF_TWO[::-1], models=TWO_MODELS[::-1])
-    assert record.find(swapped, "pool_logit", True)[0] is record.entries[1]
+    swapped = fingerprint([{**OF_TWO[1], "model": 0}, {**OF_TWO[0], "model": 1}], models=TWO_MODELS[::-1])
+    assert record.find(swapped | {"plans_sha256": "b" * 64}, "pool_logit", True)[0] is record.entries[1]
+    record.put(entry([{**OF_TWO[1], "model": 0}, {**OF_TWO[0], "model": 1}], models=TWO_MODELS[::-1], temperature=2.5))
+    assert [item.temperature for item in record.entries] == [1.5, 2.5]
 
 
 def test_a_duplicate_found_while_loading_is_no_difference_to_a_run_that_has_not_loaded_yet():
@@ -171,6 +235,9 @@ def test_wrong_temperatures_of_regions_are_named(change, named):
     [
         ({"checkpoints": [*FINALS, FINALS[0]]}, "members.checkpoints must name no checkpoint twice"),
         ({"checkpoints": [FINALS[0], {**FINALS[1], "model": 1}]}, "members.checkpoints must name models that are listed"),
+        ({"duplicates": [{**FINALS[1], "model": 1}]}, "members.duplicates must name models that are listed"),
+        ({"step_size": 0}, "members.step_size must be a number above 0"),
+        ({"precision": 16}, "members.precision must be text"),
         ({"flips": "some"}, "members.flips must be one of members"),
         ({"dropout": 0}, "members.dropout must be a whole number from 1 up"),
         ({"seed": -1}, "members.seed must be a whole number from 0 up"),

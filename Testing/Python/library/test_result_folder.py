@@ -181,7 +181,7 @@ def bias_model(folder, biases):
 def test_a_structure_that_only_pooled_probabilities_label_keeps_its_place_in_the_box(ct, tmp_path):
     """Two folds are for the liver, a third is so much against it that it wins the mean of the logits."""
     model = bias_model(tmp_path / "m", [[0.0, 3.0, 0.0], [0.0, 3.0, 0.0], [0.0, -20.0, 0.0]])
-    result = segment(ct, model, tmp_path / "out", mode="pool_prob", mirroring=False, box_probability=0.99, miss_probability=1.0)
+    result = segment(ct, model, tmp_path / "out", mode="pool_prob", mirroring=False, box_probability=0.5, miss_probability=1.0)
     assert (result.segmentation.array == 1).all()
     assert result.provenance["changed_labels"]["by_pooling"] == result.segmentation.array.size
 
