@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 WAKES_AT = 1e-3
-CELL = (16, 32, 32)  # CT voxels
+CELL = (8, 32, 32)  # CT voxels
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ CHANNEL_BYTES = (12, 4)
 BOX_BYTES = 56
 # How much of the CT the boxes hold, and how much of it some member is not sure to be background: only the members can tell.
 BOX_SHARE, AWAKE_SHARE = 0.4, 0.25
-CELL_PLANES = 16
+CELL_PLANES = 8
 # Of the maps as written, to their size in memory. A guess: noise-free background compresses well, the rest does not.
 COMPRESSED = 0.5
 SCRATCH_LIMIT_BYTES = 1 << 24
-PORTION_BYTES = 1 << 24
+PORTION_BYTES = 1 << 23
 GPU_VOXELS_PER_FORWARD = 128**3
 N_MEASURES = 5
 # One forward: multiply-adds a second, and seconds for each live number in feature maps. One CPU thread: ten networks, most within

@@ -64,7 +64,9 @@ def segment(
         )
         members = predictor.chosen
         _refuse_measure(chosen.measure, len(predictor.members))  # fewer, where checkpoints hold the same weights
-        calibration = calibration_of(members, chosen.mode, chosen.calibration, predictor.heads)
+        calibration = calibration_of(
+            members, chosen.mode, chosen.calibration, predictor.heads, chosen.step_size, chosen.precision
+        )
         estimate, short = _estimated(members, predictor, volumes[0], chosen, out)
         progress.report(1.0, estimate.sentence(str(out)))
     warnings += [*short, *predictor.warnings, *_warnings(members, calibration)]
