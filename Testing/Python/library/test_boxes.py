@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from engine import Told, told_case
+from engine_parts import Told, told_case
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib.inference.boxes import MOST_BOXES, Box, hull, merged, places

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from engine import Heard, few_slices, member_logits, predictor_of, prepared, stock_logits
+from engine_parts import Heard, few_slices, member_logits, predictor_of, prepared, stock_logits
 from tiny_model import plans, stock_prediction, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError, Cancelled
@@ -315,7 +315,7 @@ MEMORY = """
 import json, resource, sys, tempfile
 sys.path[:0] = {paths}
 import numpy as np, torch
-from engine import Told, told_case
+from engine_parts import Told, told_case
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import Scratch
 from CalibUncertaintyLib.model.heads import Heads

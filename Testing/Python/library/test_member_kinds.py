@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from engine import few_slices, member_logits, on_ct_grid, predictor_of, prepared, stock_logits
+from engine_parts import few_slices, member_logits, on_ct_grid, predictor_of, prepared, stock_logits
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError

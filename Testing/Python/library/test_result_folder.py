@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from engine import Told, told_case
+from engine_parts import Told, told_case
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError

@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-import torch
-from engine import Told, few_slices, member_logits, on_ct_grid, predictor_of, prepared, told_case
+from engine_parts import Told, few_slices, member_logits, on_ct_grid, predictor_of, prepared, told_case
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib.errors import CalibUncertaintyError
@@ -15,7 +14,6 @@ from CalibUncertaintyLib.inference.members import MemberPredictor, Prepared
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.prepare import PreparedCase
 from CalibUncertaintyLib.inference.scratch import MEMORY_LIMIT_BYTES, Scratch
-from CalibUncertaintyLib.inference.seen import MemberSample
 from CalibUncertaintyLib.model.heads import Heads
 from CalibUncertaintyLib.progress import Progress
 
@@ -325,53 +323,12 @@ def test_members_that_are_copies_have_no_mutual_information_and_count_as_one(tmp
     assert effective == {"number": 1.0, "spread": 0.0}
 
 
-def as_logits(foreground):
-    """(n, Y, X) probabilities to the logits (n, 2, Y, X) of two classes."""
-    odds = torch.from_numpy(np.log(foreground / (1 - foreground)))
-    return torch.stack([torch.zeros_like(odds), odds], dim=1).half()
-
-
-@pytest.mark.parametrize(("members", "copies", "expected"), [(5, 1, 5.0), (8, 1, 8.0), (3, 2, None)])
-def test_independent_members_count_as_many_and_copies_of_them_as_fewer(members, copies, expected):
-    shape = (40, 50, 60)
-    sample = MemberSample(members * copies, sigmoid=False)
-    for member in range(members):
-        values = np.random.default_rng(member).beta(1, 3, shape).astype(np.float32).clip(1e-3, 1 - 1e-3)
-        for copy in range(copies):
-            for first in range(0, 40, 7):
-                sample.add(member * copies + copy, first, as_logits(values[first : first + 7]), shape)
-    if expected is None:
-        assert members * 0.8 < sample.effective()["number"] < members * 1.05
-    else:
-        assert sample.effective()["number"] == pytest.approx(expected, rel=0.05)
-    beta = np.sqrt(3 / (16 * 5))  # standard deviation of the beta distribution with 1 and 3
-    distinct = np.sqrt((members - 1) / members)  # what is left of it beyond the members' own mean
-    assert sample.effective()["spread"] == pytest.approx(beta * distinct, rel=0.05)
-
-
-def test_two_members_always_differ_in_one_way_only_so_their_number_is_not_told():
-    sample = MemberSample(2, sigmoid=False)
-    for member in range(2):
-        sample.add(member, 0, as_logits(np.full((10, 10, 10), 0.2 + 0.2 * member, np.float32)), (10, 10, 10))
-    told = sample.effective()
-    assert told["number"] is None
-    assert told["spread"] == pytest.approx(0.1, abs=1e-3)
-
-
 def test_the_number_of_members_is_theirs_and_not_the_temperatures(tmp_path):
     model = write_model(tmp_path, plans(), folds=(0, 1, 2))
     predictor = predictor_of(model, flips="off")
     case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz"))
     told = [ask(predictor, case, tmp_path, [temperature])[-1] for temperature in (1.0, 4.0)]
     assert told[0] == told[1]
-
-
-def test_too_little_foreground_does_not_tell_how_many_members_count():
-    sample = MemberSample(3, sigmoid=False)
-    for member in range(3):
-        sample.add(member, 0, as_logits(np.full((10, 10, 10), 1e-4 * (member + 1), np.float32)), (10, 10, 10))
-    assert sample.effective() == {"number": None, "spread": None}
-    assert MemberSample(1, sigmoid=False).effective() == {"number": 1.0, "spread": 0.0}
 
 
 def test_a_prepared_case_is_nnunets_own(tmp_path):

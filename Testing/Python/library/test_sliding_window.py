@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from engine import few_slices, predictor_of, prepared, stock_logits, whole_logits
+from engine_parts import few_slices, predictor_of, prepared, stock_logits, whole_logits
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib.inference import sliding_window
