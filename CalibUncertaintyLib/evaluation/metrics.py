@@ -1,4 +1,4 @@
-"""How well probabilities agree with what is true: proper scores and calibration error, streamed."""
+"""How well probabilities agree with what is true: proper scores, calibration errors and overlap, streamed, in one pass."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from ..errors import CalibUncertaintyError
+from . import calibration_errors as errors
+from .counts import CLIP, Counts, count
+from .smooth import smooth_error
 
-# Probabilities below this (or above 1 less this) are clipped before the logarithm; the share of them is reported.
-CLIP = 1e-7
+__all__ = ["CHUNK_VOXELS", "CLIP", "SCALARS", "CalibrationMetrics", "RegionMetrics", "mean_over_cases"]
+
 CHUNK_VOXELS = 65536
 SCALARS = (
     "nll", "nll_clipped_fraction", "brier_sum", "brier_mean", "ece_toplabel", "accuracy", "mean_confidence", "signed_gap",
 )
+# What `full_result` says of a class, as numbers that can be averaged
+OF_CLASS = ("brier", "ece", "ace", "ace_adaptive", "mce", "smooth_ece", "signed_gap")
+PARTS = ("reliability", "resolution", "uncertainty", "residual")
 
 
 class CalibrationMetrics:
     """Accumulator of scores over voxels with known labels. All sums are float64; memory does not grow with voxels.
 
-    Results (`result`):
+    `result` gives the headline, `full_result` everything else of the same pass:
     - `nll`: -mean ln p_y, nats, [0, 16.1], p clipped to [1e-7, 1 - 1e-7]; `nll_clipped_fraction` says how often (Guo et al. 2017)
     - `brier_mean`: mean over voxels of sum_c (p_c - [c = y])^2 / C, [0, 2/C] (Mehrtash et al. 2020, Eq. 4);
       `brier_sum` is not divided by C, [0, 2]
@@ -28,101 +33,158 @@ class CalibrationMetrics:
       first argmax is the label (Guo et al. 2017, Eq. 3). Bins are equally wide and right-closed (l, u]; 0 falls into the first
     - `accuracy`, `mean_confidence`, `signed_gap` = mean confidence - accuracy (above 0: over-confident)
     - `n` voxels; `bins`: lower, upper, n, confidence, accuracy (None in an empty bin); `status`: "ok" or "empty_roi" (NaN)
+
+    Figures of several raters of one case are those of their accumulators merged: every rater weighs the same.
+
+    :param n_classes: C, two at least.
+    :param bins: equally wide ones from 0 to 1.
+    :param names: of the classes, for `full_result`; "0", "1", ... by default.
+    :param mce_min_voxels: a bin with fewer is no candidate for the largest gap.
+    :param threads: that share a call's voxels; None lets their number decide.
     """
 
-    def __init__(self, n_classes: int, bins: int = 20) -> None:
+    def __init__(
+        self, n_classes: int, bins: int = 20, *, names: Sequence[str] | None = None,
+        mce_min_voxels: int = errors.MCE_MIN_VOXELS, threads: int | None = None,
+    ) -> None:  # fmt: skip
         if n_classes < 2 or bins < 1:
             raise ValueError(f"needs at least two classes and one bin, got {n_classes} and {bins}")
         self.n_classes = n_classes
-        self._edges = np.linspace(0.0, 1.0, bins + 1)
-        self._bin_n = np.zeros(bins, dtype=np.int64)
-        self._bin_confidence = np.zeros(bins)
-        self._bin_correct = np.zeros(bins)
-        self._nll = self._brier = 0.0
-        self._clipped = 0
+        self.names = tuple(names) if names is not None else tuple(str(index) for index in range(n_classes))
+        if len(set(self.names)) != n_classes:
+            raise ValueError(f"needs the names of {n_classes} classes, each its own, got {names}")
+        self.mce_min_voxels = mce_min_voxels
+        self._threads = threads
+        self._counts = Counts.empty(n_classes, bins)
 
     def add(self, p: np.ndarray, labels: np.ndarray) -> None:
-        """Add voxels.
+        """Add voxels; nothing is added when something is wrong with them.
 
-        :param p: (C, N) probabilities, each column sums to 1.
+        :param p: (C, N) probabilities, each column sums to 1. float32 and float16 are fastest.
         :param labels: (N,) integers in [0, C), the true classes.
-        :raises CalibUncertaintyError: when a label is no class, or probabilities are NaN.
+        :raises CalibUncertaintyError: when a label is no class, or probabilities are NaN or outside [0, 1].
         :raises ValueError: when the shapes do not fit.
         """
         p, labels = np.asarray(p), np.asarray(labels)
         if p.ndim != 2 or p.shape[0] != self.n_classes or labels.shape != p.shape[1:]:
             raise ValueError(f"expected ({self.n_classes}, N) probabilities and (N,) labels, got {p.shape}, {labels.shape}")
-        if labels.size and (labels.min() < 0 or labels.max() >= self.n_classes):
-            raise CalibUncertaintyError(
-                f"a reference label outside 0 to {self.n_classes - 1} was met; give a reference with the model's own labels"
-            )
-        for start in range(0, labels.size, CHUNK_VOXELS):
-            self._add_chunk(
-                p[:, start : start + CHUNK_VOXELS].astype(np.float64), labels[start : start + CHUNK_VOXELS].astype(np.intp)
-            )
+        self._counts.add(count(p, labels, self._counts.bins, self._threads))
 
     def merge(self, other: CalibrationMetrics) -> None:
         """Add all voxels that another accumulator of the same form has seen (pooling cases)."""
-        if other.n_classes != self.n_classes or other._bin_n.size != self._bin_n.size:
+        if other.n_classes != self.n_classes or other._counts.bins != self._counts.bins:
             raise ValueError("cannot merge metrics of another number of classes or bins")
-        self._bin_n += other._bin_n
-        self._bin_confidence += other._bin_confidence
-        self._bin_correct += other._bin_correct
-        self._nll += other._nll
-        self._brier += other._brier
-        self._clipped += other._clipped
+        self._counts.add(other._counts)
 
     def result(self) -> dict:
-        """All figures of the voxels so far; see the class."""
-        n = int(self._bin_n.sum())
+        """The headline figures of the voxels so far; see the class."""
+        seen = self._counts
+        n = seen.n
+        bins = self.top_bins()
+        for item in bins:
+            del item["gap"]
         if n == 0:
-            return dict.fromkeys(SCALARS, math.nan) | {"n": 0, "status": "empty_roi", "bins": self._bins()}
-        accuracy = float(self._bin_correct.sum() / n)
-        confidence = float(self._bin_confidence.sum() / n)
+            return dict.fromkeys(SCALARS, math.nan) | {"n": 0, "status": "empty_roi", "bins": bins}
+        accuracy, confidence = float(seen.top_correct.sum() / n), float(seen.top_p.sum() / n)
+        brier = float(seen.brier.sum() / n)
         return {
-            "nll": float(self._nll / n),
-            "nll_clipped_fraction": self._clipped / n,
-            "brier_sum": float(self._brier / n),
-            "brier_mean": float(self._brier / n / self.n_classes),
-            "ece_toplabel": float(np.abs(self._bin_correct - self._bin_confidence).sum() / n),
+            "nll": seen.nll / n,
+            "nll_clipped_fraction": seen.clipped / n,
+            "brier_sum": brier,
+            "brier_mean": brier / self.n_classes,
+            "ece_toplabel": errors.expected_error(*self._top()),
             "accuracy": accuracy,
             "mean_confidence": confidence,
             "signed_gap": confidence - accuracy,
             "n": n,
             "status": "ok",
-            "bins": self._bins(),
+            "bins": bins,
         }
 
-    def _add_chunk(self, p: np.ndarray, labels: np.ndarray) -> None:
-        of_label = p[labels, np.arange(labels.size)]
-        clipped = np.clip(of_label, CLIP, 1.0 - CLIP)
-        nll = -np.log(clipped).sum()
-        if not math.isfinite(nll) or np.isnan(p.sum()):
-            raise CalibUncertaintyError("probabilities hold NaN; predict the case again")
-        self._nll += nll
-        self._clipped += int(np.count_nonzero(clipped != of_label))
-        # sum_c (p_c - [c = y])^2 = sum_c p_c^2 - p_y^2 + (1 - p_y)^2, written so that nothing large cancels
-        self._brier += float(np.einsum("cn,cn->", p, p) + (1.0 - 2.0 * of_label).sum())
-        confidence = p.max(axis=0)
-        correct = p.argmax(axis=0) == labels
-        # inner edges, left side: a value on an edge belongs to the bin below it
-        index = np.searchsorted(self._edges[1:-1], confidence, side="left")
-        bins = self._bin_n.size
-        self._bin_n += np.bincount(index, minlength=bins)
-        self._bin_confidence += np.bincount(index, weights=confidence, minlength=bins)
-        self._bin_correct += np.bincount(index, weights=correct, minlength=bins)
+    def full_result(self) -> dict:
+        """Everything: `result`'s figures and the following. p_c is compared with [y = c] wherever "class" is said.
 
-    def _bins(self) -> list[dict]:
-        return [
-            {
-                "lower": float(self._edges[index]),
-                "upper": float(self._edges[index + 1]),
-                "n": int(n),
-                "confidence": float(self._bin_confidence[index] / n) if n else None,
-                "accuracy": float(self._bin_correct[index] / n) if n else None,
-            }
-            for index, n in enumerate(self._bin_n)
-        ]
+        - `brier_foreground`: mean of (p_fg - [y > 0])^2, [0, 1]; `brier_decomposition`: reliability - resolution +
+          uncertainty + residual = brier_sum, summed over the classes, from the class bins
+        - `ece_class`, `ace_class` (bins with voxels weigh the same), `ace_adaptive` (equal mass), `mce_class`,
+          `smooth_ece_class`: means over all classes; with `_foreground`, over all but class 0
+        - `mce_toplabel`, `ace_toplabel`, `ace_adaptive_toplabel`, `smooth_ece`, `smooth_ece_width`: of the highest probability
+        - `dice`: mean over the foreground classes that are drawn or predicted; `dice_classes_used` of `dice_classes_total`
+        - `classes`: for each name `labelled` and `predicted` voxels, `brier`, `brier_decomposition`, `ece`, `ace`,
+          `ace_adaptive`, `mce`, `smooth_ece`, `signed_gap`, `dice`, `dice_status` ("ok", "both_empty": 1) and `bins`
+        - `bins` and each class's bins: lower, upper, n, confidence, accuracy, gap = confidence - accuracy
+        - `bin_count`, `mce_min_voxels`: what the figures were made with
+        """
+        seen = self._counts
+        classes = {name: self._of_class(index) for index, name in enumerate(self.names)}
+        rows = list(classes.values())
+        top = self._top()
+        cells = tuple(part.sum(axis=0) for part in (seen.top, seen.top_p, seen.top_correct))
+        smooth, width = smooth_error(*cells)
+        found = self.result() | {
+            "brier_foreground": rows[0]["brier"],
+            "brier_decomposition": {part: sum(row["brier_decomposition"][part] for row in rows) for part in PARTS},
+            "ace_toplabel": errors.average_error(*top),
+            "ace_adaptive_toplabel": errors.adaptive_error(*cells, seen.bins),
+            "mce_toplabel": errors.maximum_error(*top, self.mce_min_voxels),
+            "smooth_ece": smooth,
+            "smooth_ece_width": width,
+        }
+        for key, of in (("ece_class", "ece"), ("ace_class", "ace"), ("ace_adaptive", "ace_adaptive"),
+                        ("mce_class", "mce"), ("smooth_ece_class", "smooth_ece")):  # fmt: skip
+            found[key] = mean_of_known(row[of] for row in rows)
+            found[f"{key}_foreground"] = mean_of_known(row[of] for row in rows[1:])
+        overlaps = [row["dice"] for row in rows[1:] if row["dice_status"] == "ok"]
+        return found | {
+            "dice": mean_of_known(overlaps),
+            "dice_classes_used": len(overlaps),
+            "dice_classes_total": self.n_classes - 1,
+            "bins": self.top_bins(),
+            "bin_count": seen.bins,
+            "mce_min_voxels": self.mce_min_voxels,
+            "classes": classes,
+        }
+
+    def top_bins(self) -> list[dict]:
+        """The bins of the highest probability: lower, upper, n, confidence, accuracy, gap."""
+        return errors.bin_table(*self._top())
+
+    def class_bins(self, index: int) -> list[dict]:
+        """The bins of one class's probability, for its reliability diagram; accuracy is how often it is the label."""
+        return errors.bin_table(*self._class(index))
+
+    def _top(self) -> tuple[np.ndarray, ...]:
+        seen = self._counts
+        return tuple(seen.in_bins(part.sum(axis=0)) for part in (seen.top, seen.top_p, seen.top_correct))
+
+    def _class(self, index: int) -> tuple[np.ndarray, ...]:
+        seen = self._counts
+        return tuple(seen.in_bins(part[index]) for part in (seen.cells, seen.cells_p, seen.cells_positive))
+
+    def _of_class(self, index: int) -> dict:
+        seen = self._counts
+        bins = self._class(index)
+        cells = (seen.cells[index], seen.cells_p[index], seen.cells_positive[index])
+        brier = float(seen.brier[index] / seen.n) if seen.n else math.nan
+        labelled, predicted = int(cells[2].sum()), int(seen.top[index].sum())
+        overlap, status = errors.dice(int(seen.top_correct[index].sum()), predicted, labelled)
+        if not seen.n:
+            overlap, status = math.nan, "empty_roi"
+        return {
+            "labelled": labelled,
+            "predicted": predicted,
+            "brier": brier,
+            "brier_decomposition": errors.brier_decomposition(*bins, brier),
+            "ece": errors.expected_error(*bins),
+            "ace": errors.average_error(*bins),
+            "ace_adaptive": errors.adaptive_error(*cells, seen.bins),
+            "mce": errors.maximum_error(*bins, self.mce_min_voxels),
+            "smooth_ece": smooth_error(*cells)[0],
+            "signed_gap": errors.signed_gap(*bins),
+            "dice": overlap,
+            "dice_status": status,
+            "bins": errors.bin_table(*bins),
+        }
 
 
 class RegionMetrics:
@@ -135,20 +197,29 @@ class RegionMetrics:
 
     :param names: of the regions, in the order of the heads.
     :param bins: of the confidence.
+    :param mce_min_voxels: a bin with fewer is no candidate for the largest gap.
+    :param threads: that share a call's voxels; None lets their number decide.
     """
 
-    def __init__(self, names: Sequence[str], bins: int = 20) -> None:
+    def __init__(
+        self, names: Sequence[str], bins: int = 20, *,
+        mce_min_voxels: int = errors.MCE_MIN_VOXELS, threads: int | None = None,
+    ) -> None:  # fmt: skip
         if not names or len(set(names)) != len(names):
             raise ValueError(f"needs the names of regions, each its own, got {names}")
         self.names = tuple(names)
-        self._of = [CalibrationMetrics(2, bins) for _ in self.names]
+        self._bins = bins
+        self._of = [
+            CalibrationMetrics(2, bins, names=("outside", "inside"), mce_min_voxels=mce_min_voxels, threads=threads)
+            for _ in self.names
+        ]
 
     def add(self, p: np.ndarray, truth: np.ndarray) -> None:
         """Add voxels.
 
         :param p: (C, N) probabilities, one region a channel.
         :param truth: (C, N) bool, where each region truly is.
-        :raises CalibUncertaintyError: when probabilities are NaN.
+        :raises CalibUncertaintyError: when probabilities are NaN or outside [0, 1].
         :raises ValueError: when the shapes do not fit, or truth is not boolean.
         """
         p, truth = np.asarray(p), np.asarray(truth)
@@ -156,10 +227,12 @@ class RegionMetrics:
             raise ValueError(
                 f"expected ({len(self.names)}, N) probabilities and as many booleans, got {p.shape}, {truth.shape} {truth.dtype}"
             )
-        for start in range(0, p.shape[1], CHUNK_VOXELS):
-            part = slice(start, start + CHUNK_VOXELS)
-            for metrics, inside, holds in zip(self._of, p[:, part].astype(np.float64), truth[:, part], strict=True):
-                metrics.add(np.stack([1.0 - inside, inside]), holds.astype(np.intp))
+        step = 16 * CHUNK_VOXELS  # enough for several threads, and little beside a case
+        for start in range(0, p.shape[1], step):
+            part = slice(start, start + step)
+            for metrics, inside, holds in zip(self._of, p[:, part], truth[:, part], strict=True):
+                exact = inside.astype(np.float64)
+                metrics.add(np.stack([1.0 - exact, exact]), holds.view(np.uint8))
 
     def merge(self, other: RegionMetrics) -> None:
         """Add all voxels that another accumulator of the same regions has seen (pooling cases)."""
@@ -169,25 +242,58 @@ class RegionMetrics:
             mine.merge(theirs)
 
     def result(self) -> dict:
-        """All figures of the voxels so far; see the class."""
+        """The headline figures of the voxels so far; see the class."""
         each = [metrics.result() for metrics in self._of]
-        together = CalibrationMetrics(2, self._of[0]._bin_n.size)
-        for metrics in self._of:
-            together.merge(metrics)
         return {
             **{key: float(np.mean([result[key] for result in each])) for key in SCALARS},
             "n": each[0]["n"],
             "status": each[0]["status"],
-            "bins": together.result()["bins"],
+            "bins": self._together().result()["bins"],
             "regions": {
                 name: {key: result[key] for key in (*SCALARS, "n", "status")}
                 for name, result in zip(self.names, each, strict=True)
             },
         }
 
+    def full_result(self) -> dict:
+        """Everything, by region and as means over the regions that are known.
+
+        `ece_class`, `ace_class`, `ace_adaptive`, `mce_class`, `smooth_ece_class` and `brier_foreground` compare the probability
+        of being inside with being inside; `regions` holds for each name `result`'s figures of the decision inside or outside
+        and, of its probability, what `CalibrationMetrics.full_result` says of a class (with `bins` for its diagram).
+        """
+        found = self.result()
+        regions, top = {}, []
+        for name, metrics in zip(self.names, self._of, strict=True):
+            full = metrics.full_result()
+            top.append(full)
+            regions[name] = found["regions"][name] | full["classes"]["inside"]
+        rows = list(regions.values())
+        for key, of in (("ece_class", "ece"), ("ace_class", "ace"), ("ace_adaptive", "ace_adaptive"), ("mce_class", "mce"),
+                        ("smooth_ece_class", "smooth_ece"), ("brier_foreground", "brier")):  # fmt: skip
+            found[key] = mean_of_known(row[of] for row in rows)
+        for key in ("ace_toplabel", "ace_adaptive_toplabel", "mce_toplabel", "smooth_ece"):
+            found[key] = mean_of_known(full[key] for full in top)
+        overlaps = [row["dice"] for row in rows if row["dice_status"] == "ok"]
+        return found | {
+            "dice": mean_of_known(overlaps),
+            "dice_classes_used": len(overlaps),
+            "dice_classes_total": len(rows),
+            "bins": self._together().top_bins(),
+            "bin_count": self._bins,
+            "mce_min_voxels": self._of[0].mce_min_voxels,
+            "regions": regions,
+        }
+
+    def _together(self) -> CalibrationMetrics:
+        together = CalibrationMetrics(2, self._bins)
+        for metrics in self._of:
+            together.merge(metrics)
+        return together
+
 
 def mean_over_cases(results: Iterable[Mapping]) -> dict:
-    """Mean of each figure over cases, every case weighing the same; cases without voxels (NaN) are left out.
+    """Mean of each headline figure over cases, every case weighing the same; cases without voxels (NaN) are left out.
 
     :param results: what `CalibrationMetrics.result` or `RegionMetrics.result` gave for each case.
     :returns: the scalar figures (NaN when no case has voxels), `cases_used`, `cases_total`, `n` voxels in all, `status`.
@@ -201,3 +307,9 @@ def mean_over_cases(results: Iterable[Mapping]) -> dict:
         "n": sum(result["n"] for result in used),
         "status": "ok" if used else "empty_roi",
     }
+
+
+def mean_of_known(values: Iterable[float]) -> float:
+    """Mean of the values that are not NaN; NaN when there is none."""
+    known = [float(value) for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
