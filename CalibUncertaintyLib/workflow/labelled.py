@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -15,89 +12,40 @@ from ..inference.boxes import Box
 from ..inference.members import MemberPredictor, Prepared
 from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
-from ..model.fold_honesty import in_words, named_like_training, trained_on, unknown_training
+from ..model.fold_honesty import in_common, in_words, named_like_training, same_name, trained_on, unknown_training
 from ..model.folder import ModelFolder
-from ..model.folder_check import label_number
-from ..model.heads import region_truth, regions_of
+from ..model.heads import region_truth
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
 from .inputs import check_channels, read_channels
 from .room import bytes_on_disk, check_room
+from .source_case import LabelledCase, named
+from .source_manifest import read_cases
+from .source_reference import labels_of_references, read_reference
 
-COLUMNS = ("id", "ct", "labels")
+__all__ = [
+    "FirstStage", "LabelledCase", "RoiVoxels", "check_room_of", "collect", "labels_of_references", "near_structures",
+    "read_cases", "read_images", "read_reference", "refuse_doubtful_cases", "warn_of_cropped",
+]  # fmt: skip
+
 FirstStage = Callable[[Sequence[Volume]], np.ndarray | None]
 
 
-@dataclass(frozen=True)
-class LabelledCase:
-    """One case with a reference: identifier, CT and label map; further: the images of a model's other input channels, in order."""
-
-    id: str
-    ct: Path
-    labels: Path
-    further: tuple[Path, ...] = ()
-
-    @property
-    def channels(self) -> tuple[Path, ...]:
-        """The image of every input channel, in the model's order."""
-        return (self.ct, *self.further)
-
-
-def read_cases(path: str | Path) -> list[LabelledCase]:
-    """Cases of a CSV file with the columns id, ct, labels; paths are relative to the file, several channels have ; between.
-
-    Raises CalibUncertaintyError naming the file and line of what is missing, doubled or not there.
-    """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CalibUncertaintyError(f"{path} cannot be read as a CSV file ({error})") from error
-    missing = [column for column in COLUMNS if column not in columns]
-    if missing:
-        raise CalibUncertaintyError(
-            f"{path} has no column {', '.join(missing)}; its first line must name {', '.join(COLUMNS)}"
-        )
-    cases: list[LabelledCase] = []
-    for number, row in enumerate(rows, start=2):
-        values = {column: (row[column] or "").strip() for column in COLUMNS}
-        if not all(values.values()):
-            raise CalibUncertaintyError(f"{path}, line {number}: id, ct and labels must all be given")
-        ct, *further = _channel_files(path.parent, values["ct"])
-        case = LabelledCase(values["id"], ct, path.parent / values["labels"], tuple(further))
-        for file in (*case.channels, case.labels):
-            if not file.exists():
-                raise CalibUncertaintyError(f"{path}, line {number}: {file} does not exist")
-        if case.id in {other.id for other in cases}:
-            raise CalibUncertaintyError(f"{path}, line {number}: the case {case.id} is listed twice")
-        cases.append(case)
-    if not cases:
-        raise CalibUncertaintyError(f"{path} lists no case; give at least one held-out case")
-    return cases
-
-
-def _channel_files(folder: Path, listed: str) -> list[Path]:
-    if (folder / listed).exists():  # a name may have a ; in it
-        return [folder / listed]
-    return [folder / name.strip() for name in listed.split(";") if name.strip()] or [folder / listed]
-
-
-def refuse_doubtful_cases(cases: Sequence[LabelledCase], members: MemberSet, progress: Progress) -> None:
+def refuse_doubtful_cases(
+    cases: Sequence[LabelledCase], members: MemberSet, progress: Progress, excluded: Collection[str] = ()
+) -> None:
     """Refuse no case, a case twice, and cases that trained a member: a model is too sure of what it was trained on.
 
     The first stage of a cascade counts as well: its labels are too good on what it was trained on. Warns where it is not known
-    what trained a fold, and of a case whose file has the name of another one that did.
+    what trained a fold, and of a case whose file has the name of another one that did. excluded: identifiers that must not be
+    among the cases, as those that a record is to be tested on.
     """
     if not cases:
         raise CalibUncertaintyError("no case was given; at least one held-out labelled case is needed")
+    refuse_repeated(cases, excluded)
     ids = [case.id for case in cases]
-    doubled = sorted({name for name in ids if ids.count(name) > 1})
-    if doubled:
-        raise CalibUncertaintyError(f"the case {doubled[0]} is listed twice; list each case once")
     unknown = unknown_training(members)
     if unknown:
         progress.warn(
@@ -122,6 +70,21 @@ def refuse_doubtful_cases(cases: Sequence[LabelledCase], members: MemberSet, pro
         refuse_doubtful_cases(cases, members.before, progress)
 
 
+def refuse_repeated(cases: Sequence[LabelledCase], excluded: Collection[str] = ()) -> None:
+    """Refuse cases that are listed twice, and cases that are among the excluded; all of them are named."""
+    counts: dict[str, int] = {}
+    for case in cases:
+        counts[same_name(case.id)] = counts.get(same_name(case.id), 0) + 1
+    doubled = list(dict.fromkeys(case.id for case in cases if counts[same_name(case.id)] > 1))
+    if doubled:
+        subject = f"the case {doubled[0]} is" if len(doubled) == 1 else f"the cases {named(doubled)} are"
+        raise CalibUncertaintyError(f"{subject} listed twice; list each case once")
+    kept_apart = in_common([case.id for case in cases], excluded)
+    if kept_apart:
+        subject = f"the case {kept_apart[0]} is" if len(kept_apart) == 1 else f"the cases {named(kept_apart)} are"
+        raise CalibUncertaintyError(f"{subject} kept for testing and must not be used here; leave such cases out")
+
+
 @dataclass(frozen=True)
 class RoiVoxels:
     """The voxels of one case within the ROI distance of prediction or reference, N of them, one after the other.
@@ -144,53 +107,17 @@ class RoiVoxels:
         return int(self.labels.size)
 
 
-def read_reference(case: LabelledCase, ct: Volume, model: ModelFolder) -> np.ndarray:
-    """Reference labels (z, y, x) of a case on its CT's grid; -1 where they are to be ignored.
-
-    Raises CalibUncertaintyError naming the file where its grid is another, or it holds labels the model does not have.
-    """
-    reference = Volume.read(case.labels)
-    if reference.array.shape != ct.array.shape or _farthest_corner_voxels(reference, ct) > 0.5:
-        raise CalibUncertaintyError(f"{case.labels} does not lie on the grid of {case.ct}; resample it to the CT")
-    ignored = {number for number in [label_number(model.dataset["labels"].get("ignore"))] if number is not None}
-    known = labels_of_references(model)
-    found = np.unique(reference.array)  # as they are in the file: a cast could turn a wrong value into a right one
-    unknown = [value for value in found.tolist() if value not in {0, *known, *ignored}]
-    if unknown:
-        raise CalibUncertaintyError(
-            f"{case.labels} holds the label {unknown[0]:.12g}, which {model.name} does not have (it has 0 to {max(known)})"
-        )
-    labels = reference.array.astype(np.int32)
-    labels[np.isin(labels, list(ignored))] = -1
-    return labels
-
-
-def labels_of_references(model: ModelFolder) -> set[int]:
-    """The numbers above 0 that a reference may hold: the labels; of a model with regions those that the regions are made of."""
-    if not model.has_regions:
-        return set(model.labels)
-    of_regions = regions_of(model.dataset["labels"], model.path / "dataset.json")
-    return {number for numbers in of_regions.values() for number in numbers if number > 0}
-
-
-def _farthest_corner_voxels(reference: Volume, ct: Volume) -> float:
-    """How far apart the grids' corners lie, in voxels of the CT."""
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in ct.array.shape))), dtype=float)
-    there = np.stack([ct.index_from_lps(point) for point in reference.lps_from_index(corners)])
-    return float(np.abs(there - corners).max())
-
-
 def collect(
     case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch, kept: Scratch,
-    progress: Progress, previous: FirstStage | None = None,
+    progress: Progress, previous: FirstStage | None = None, resample_labels: bool = False,
 ) -> RoiVoxels:  # fmt: skip
     """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
 
     model: the first of the members' models. passing: for the logits of the whole case; kept: for those that are returned.
-    previous: gives what a cascade's first stage predicts on the case's images, (z, y, x).
+    previous: gives what a cascade's first stage predicts on the case's images, (z, y, x). resample_labels: see `read_reference`.
     """
     volumes = read_images(case, model, progress)
-    reference = read_reference(case, volumes[0], model)
+    reference = read_reference(case, volumes[0], model, resample_labels, progress)
     prepared = predictor.prepare(volumes, previous(volumes) if previous else None)
     _check_room_for_logits(case, predictor, prepared, passing)
     opinions = Opinions.ask(predictor, prepared, passing, progress, keep_members=True)
@@ -201,18 +128,35 @@ def collect(
             window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
             predicted[window] = heads.label_of_logits(slab.pooled)
     truth = np.ascontiguousarray(frame.to_network(reference))
-    drawn = region_truth(truth, model.dataset["labels"]).any(axis=0) if heads.sigmoid else truth > 0
-    near = roi_mask(distance_to_structures((predicted > 0) | drawn, prepared.spacing), roi_mm)
-    near_prediction = roi_mask(distance_to_structures(predicted, prepared.spacing), roi_mm)
+    near, near_prediction = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
+    voxels = _gather(case, opinions, near, near_prediction, truth, kept)
+    warn_of_cropped(voxels, progress)
+    return voxels
+
+
+def near_structures(
+    predicted: np.ndarray, truth: np.ndarray, model: ModelFolder, spacing: Sequence[float], roi_mm: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels (z, y, x) within `roi_mm` of prediction or reference, and those within it of the prediction alone.
+
+    predicted: labels; truth: reference labels, -1 where they are to be ignored; such voxels are not among the first. spacing: mm
+    in the order of the arrays' axes.
+    """
+    drawn = region_truth(truth, model.dataset["labels"]).any(axis=0) if model.heads.sigmoid else truth > 0
+    near = roi_mask(distance_to_structures((predicted > 0) | drawn, spacing), roi_mm)
+    near_prediction = roi_mask(distance_to_structures(predicted, spacing), roi_mm)
     # a voxel to be ignored is no structure for the distance either, but it must not be counted
     near &= truth >= 0
-    voxels = _gather(case, opinions, near, near_prediction, truth, kept)
+    return near, near_prediction
+
+
+def warn_of_cropped(voxels: RoiVoxels, progress: Progress) -> None:
+    """Say how many voxels of the ROI have no logits, if there are any."""
     if voxels.outside:
         progress.warn(
-            f"{case.id}: {voxels.outside:,} voxels near the structures lie in the empty background that nnU-Net crops away;"
-            " the model says nothing there and they were left out"
+            f"{voxels.case.id}: {voxels.outside:,} voxels near the structures lie in the empty background that nnU-Net crops"
+            " away; the model says nothing there and they were left out"
         )
-    return voxels
 
 
 def read_images(case: LabelledCase, model: ModelFolder, progress: Progress) -> list[Volume]:
@@ -240,10 +184,11 @@ def _check_room_for_logits(
         on_ct = size if of_model.grid.separable else _logit_bytes(predictor.n_classes, of_model.grid.ct_shape)
         members = sum(member.model == index for member in predictor.members) if len(predictor.members) > 1 else 0
         sizes += [size, *[on_ct] * members]
-    _check_room(case, scratch, sizes)
+    check_room_of(case, scratch, sizes)
 
 
-def _check_room(case: LabelledCase, scratch: Scratch, sizes: Sequence[int]) -> None:
+def check_room_of(case: LabelledCase, scratch: Scratch, sizes: Sequence[int]) -> None:
+    """Refuse, naming the case, arrays of these bytes that the disk has no room for."""
     check_room(scratch.folder, bytes_on_disk(scratch, sizes), f"case {case.id}", "set TMPDIR to another disk")
 
 
@@ -257,7 +202,7 @@ def _gather(
     alone = len(opinions.members) == 1
     n_classes = opinions.n_classes
     one = _logit_bytes(n_classes, (count,))
-    _check_room(case, scratch, [one] if alone else [one, one * len(opinions.members)])
+    check_room_of(case, scratch, [one] if alone else [one, one * len(opinions.members)])
     pooled = scratch.array((n_classes, count), np.float16)
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
     labels, close = np.empty(count, np.int32), np.empty(count, bool)

@@ -79,9 +79,9 @@ def test_a_training_case_under_another_id_is_warned_of(members, tmp_path):
 
 
 def test_the_images_of_several_channels_are_listed_with_semicolons(tmp_path):
-    for name in ("ct.nii", "pet.nii", "labels.nii", "odd;name.nii"):
+    for name in ("ct.nii", "pet.nii", "labels.nii", "odd;name.nii", "labels2.nii"):
         (tmp_path / name).touch()
-    lines = ["id,ct,labels", "a,ct.nii; pet.nii,labels.nii", "b,odd;name.nii,labels.nii"]
+    lines = ["id,ct,labels", "a,ct.nii; pet.nii,labels.nii", "b,odd;name.nii,labels2.nii"]
     (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     first, second = read_cases(tmp_path / "cases.csv")
     assert first.channels == (tmp_path / "ct.nii", tmp_path / "pet.nii")
