@@ -3,14 +3,14 @@
 A temperature was fitted on these cases and promises nothing beyond them. A new case from the same source lies above the largest
 of n calibration cases with probability 1/(n + 1), and as often below the smallest (exchangeable cases, no ties; the rank
 argument of conformal prediction, Vovk et al. 2005). So few cases bound little, and nothing here warns at the bare minimum and
-maximum: every range is widened, by margins that are our definition, and these probabilities are the upper limit.
+maximum: every range is widened (our definition, see `CalibratedRange.bounds`), so that these probabilities are the upper limit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -18,11 +18,12 @@ from ..errors import CalibUncertaintyError
 from ..plain_json import plain
 
 KEPT_VALUES = 50  # up to as many cases every value is kept
-FALSE_ALARMS = 0.01  # of new cases like the calibration's, by the tolerance of each kind of trait that has one
-SPACING_FACTOR, VIEW_FACTOR, VOLUME_FACTOR = 1.25, 1.5, 2.0
-HU_MARGIN, SHARE_MARGIN = 100.0, 0.15
+FALSE_ALARMS = 0.01  # of new cases like the calibration's, by each kind of trait that has prediction limits
+# By how much a range is widened at least, and at most: a CT shifted by 1024 HU is named however few the cases
+SPACING_FACTOR, VIEW_FACTORS, VOLUME_FACTORS = 1.25, (1.5, 3.0), (2.0, math.inf)
+HU_MARGINS, SHARE_MARGINS = (100.0, 500.0), (0.15, 0.4)
 ENTROPY_SLACK = 1.1  # less than a tenth above the highest means nothing, however alike the cases were
-SMALLEST_VOLUME_ML = 0.1  # smaller volumes, and none at all, count as this
+SMALLEST_VOLUME_ML = 0.1  # smaller volumes, and none at all, count as this; no field of view is as small
 FEW_CASES = 9  # with fewer, more than one new case in ten lies above the largest value by chance
 ENTROPY, ENTROPY_OF, VOLUME_OF = "entropy", "entropy:", "volume_ml:"
 
@@ -124,22 +125,27 @@ class CalibratedRange:
     def bounds(self, name: str) -> tuple[float, float]:
         """Between which two values a trait raises no warning; infinite where nothing is bounded.
 
-        Spacing: the range widened by 25 %; field of view by 50 %; HU percentiles by 100 HU; share of body by 0.15. Entropy: only
-        an upper end, the larger of 1.1 times the maximum and mean + t sd sqrt(1 + 1/n), with t the 99 % quantile of Student's
-        distribution with n - 1 degrees of freedom (prediction limit of a normal variable; Hahn 1969); of structures the 1 % is
-        shared out among them. Volumes: the same on both sides of the logarithms (lognormal), and a factor of 2 at least.
+        Spacing, which a scanner's setting decides and no patient: the range widened by 25 %. All else varies from patient to
+        patient and is widened to the prediction limits, mean -+ t sd sqrt(1 + 1/n), with t a quantile of Student's distribution
+        of n - 1 degrees of freedom (Hahn 1969): of new cases 1 % get a warning from each kind of trait where it is normal; its
+        sides, axes, percentiles and structures share that. HU: by no less than 100 and no more than 500 HU; share of body: 0.15
+        and 0.4; field of view, on logarithms: a factor of 1.5 and 3; volumes, on logarithms: a factor of 2 at least; entropy: only
+        an upper end, a tenth of the maximum at least. A single case has no spread and is widened by the most.
         """
         known = self.traits[name]
-        if name == ENTROPY or name.startswith(ENTROPY_OF):
-            return -math.inf, _highest_entropy(known, self._count(ENTROPY_OF) if name != ENTROPY else 1)
-        if name.startswith(VOLUME_OF):
-            return _volume_bounds(known, self._count(VOLUME_OF))
         if name.startswith("spacing"):
             return known.minimum / SPACING_FACTOR, known.maximum * SPACING_FACTOR
+        if name == ENTROPY or name.startswith(ENTROPY_OF):
+            limit = _prediction_limits(known, 1 if name == ENTROPY else self._count(ENTROPY_OF))[1]
+            return -math.inf, max(ENTROPY_SLACK * known.maximum, limit)
+        if name.startswith(VOLUME_OF):
+            low, high = _widened_by_factor(known, 2 * self._count(VOLUME_OF), VOLUME_FACTORS)
+            return (-math.inf if low <= SMALLEST_VOLUME_ML else low), high
         if name.startswith("field_of_view"):
-            return known.minimum / VIEW_FACTOR, known.maximum * VIEW_FACTOR
-        margin = HU_MARGIN if name.startswith("hu_") else SHARE_MARGIN if name == "body_share" else math.inf
-        return known.minimum - margin, known.maximum + margin
+            return _widened_by_factor(known, 6, VIEW_FACTORS)
+        if name.startswith("hu_"):
+            return _widened(known, 6, HU_MARGINS)
+        return _widened(known, 2, SHARE_MARGINS) if name == "body_share" else (-math.inf, math.inf)
 
     def caution(self) -> str:
         """What so few cases leave open, in one sentence; empty from nine on."""
@@ -147,12 +153,12 @@ class CalibratedRange:
             return ""
         if self.cases == 1:
             return (
-                "One calibration case bounds nothing: every second case like it has a larger entropy; spacing, field of view and HU"
-                " are compared with that one case, entropy and volumes are not compared"
+                "One calibration case bounds nothing: every second case like it lies above it; spacing is compared with that one,"
+                " field of view and HU only coarsely, entropy and volumes not at all"
             )
         return (
             f"{self.cases} calibration cases bound little: by chance alone 1 in {self.cases + 1} cases like them lies above the"
-            " largest value; the limits of entropy and volumes are widened accordingly and miss all but gross differences"
+            " largest value; the limits are widened accordingly and miss all but gross differences"
         )
 
     def to_json(self) -> dict:
@@ -226,26 +232,29 @@ def _same_distance(mine: float | None, other: float | None) -> bool:
     return mine is not None and other is not None and math.isclose(mine, other, rel_tol=1e-6)
 
 
-def _highest_entropy(known: TraitRange, sharing: int) -> float:
+def _prediction_limits(known: TraitRange, sharing: int) -> tuple[float, float]:
+    """Beyond each of which the next value of a normal variable lies with probability FALSE_ALARMS / sharing."""
     if known.sd is None:
-        return math.inf
-    limit = known.mean + student_quantile(1 - FALSE_ALARMS / sharing, known.n - 1) * known.sd * math.sqrt(
-        1 + 1 / known.n
-    )
-    return max(ENTROPY_SLACK * known.maximum, limit)
-
-
-def _volume_bounds(known: TraitRange, sharing: int) -> tuple[float, float]:
-    if known.n == 1:
         return -math.inf, math.inf
-    low = max(known.minimum, SMALLEST_VOLUME_ML) / VOLUME_FACTOR
-    high = max(known.maximum, SMALLEST_VOLUME_ML) * VOLUME_FACTOR
-    if known.values is not None:  # of more cases the smallest and largest bound well by themselves
-        logarithms = TraitRange.of([math.log(max(value, SMALLEST_VOLUME_ML)) for value in known.values])
-        reach = student_quantile(1 - FALSE_ALARMS / (2 * sharing), known.n - 1)
-        reach *= logarithms.sd * math.sqrt(1 + 1 / known.n)
-        low, high = min(low, _exp(logarithms.mean - reach)), max(high, _exp(logarithms.mean + reach))
-    return (-math.inf if low <= SMALLEST_VOLUME_ML else low), high
+    reach = student_quantile(1 - FALSE_ALARMS / sharing, known.n - 1) * known.sd * math.sqrt(1 + 1 / known.n)
+    return known.mean - reach, known.mean + reach
+
+
+def _widened(known: TraitRange, sharing: int, margins: tuple[float, float]) -> tuple[float, float]:
+    """The range widened to its prediction limits, but by no less and no more than these margins."""
+    (low, high), (least, most) = _prediction_limits(known, sharing), margins
+    low = max(min(low, known.minimum - least), known.minimum - most)
+    return low, min(max(high, known.maximum + least), known.maximum + most)
+
+
+def _widened_by_factor(known: TraitRange, sharing: int, factors: tuple[float, float]) -> tuple[float, float]:
+    """As `_widened`, of the logarithms. Of more cases than are kept, smallest and largest bound well by themselves."""
+    values = known.values or (known.minimum, known.maximum)
+    logarithms = TraitRange.of([math.log(max(value, SMALLEST_VOLUME_ML)) for value in values])
+    if known.values is None:
+        logarithms = replace(logarithms, sd=0.0)
+    low, high = _widened(logarithms, sharing, (math.log(factors[0]), math.log(factors[1])))
+    return _exp(low), _exp(high)
 
 
 def _exp(value: float) -> float:

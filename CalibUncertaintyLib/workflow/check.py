@@ -135,7 +135,8 @@ def _check_file(path: Path, members: MemberSet, mode: str, step_size: float, pre
     if entry is not None and changed:
         reason = f"it would be used as {reason}, but the record was changed after it was written"
     head, unsure = _head(record, document, as_written), (UNPROTECTED,) if as_written is None else ()
-    return CheckReport(entry is not None and not changed, reason, path, head, changed, unsure, entries, chosen)
+    warnings = (*members.warnings, *unsure)
+    return CheckReport(entry is not None and not changed, reason, path, head, changed, warnings, entries, chosen)
 
 
 def _head(record: CalibrationRecord, document: Mapping, as_written: bool | None) -> tuple[str, ...]:

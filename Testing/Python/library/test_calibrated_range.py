@@ -118,9 +118,42 @@ def test_margins_are_those_that_are_documented():
     assert known.bounds("field_of_view_z_mm") == pytest.approx((200.0, 450.0))
     assert known.bounds("hu_high") == (600.0, 800.0)
     assert known.bounds("body_share") == pytest.approx((0.35, 0.65))
+    alone = CalibratedRange.of([USUAL])
+    assert alone.bounds("spacing_z_mm") == pytest.approx((2.0, 3.125))
+    assert alone.bounds("field_of_view_z_mm") == pytest.approx((100.0, 900.0))
+    assert alone.bounds("hu_high") == (200.0, 1200.0)
+    assert alone.bounds("body_share") == pytest.approx((0.1, 0.9))
+
+
+def test_limits_between_the_margins_are_prediction_limits():
+    """Computed anew with scipy, from the values."""
+    highs = np.array([600.0, 700.0, 720.0, 650.0, 820.0, 700.0, 680.0, 760.0, 690.0, 720.0])
+    views = np.array([200.0, 300.0, 420.0, 350.0, 280.0, 310.0, 500.0, 260.0, 330.0, 290.0])
+    known = CalibratedRange.of([
+        replace(USUAL, hu=(-120.0, 40.0, high), field_of_view_mm=(view, 460.0, 460.0))
+        for high, view in zip(highs, views, strict=True)
+    ])  # fmt: skip
+
+    def limits(values):
+        return stats.t.interval(1 - 0.01 / 3, 9, values.mean(), values.std(ddof=1) * math.sqrt(1.1))
+
+    assert known.bounds("hu_high") == pytest.approx(limits(highs))
+    assert known.bounds("field_of_view_z_mm") == pytest.approx(np.exp(limits(np.log(views))))
 
 
 # --- few cases -------------------------------------------------------------------------------------------------------
+
+
+def test_a_shift_of_hounsfield_units_is_named_however_few_the_cases():
+    generator = np.random.default_rng(4)
+    for n in (1, 2, 3, 8, 60):
+        cases = [
+            replace(USUAL, hu=(-120.0, 40.0 + 40 * generator.normal(), 700.0 + 150 * generator.normal()))
+            for _ in range(n)
+        ]
+        shifted = replace(USUAL, hu=(904.0, 1064.0, 1724.0))
+        sentences = CalibratedRange.of(cases).warnings_for(shifted)
+        assert [sentence.split()[1] for sentence in sentences] == ["darkest", "median", "brightest"]
 
 
 def test_one_case_bounds_spacing_and_hu_but_no_entropy_and_no_volume():
@@ -207,11 +240,21 @@ def test_volumes_that_vary_tenfold_from_patient_to_patient_raise_few_warnings(n)
 
 
 @pytest.mark.parametrize("n", [1, 4, 8])
-def test_spacing_and_hu_warn_no_oftener_than_ranks_allow_on_both_sides(n):
-    def case(generator):
-        return replace(USUAL, hu=(-120.0, 40.0, float(generator.normal(700, 150))))
+def test_traits_of_a_ct_warn_of_a_hundredth_for_each_kind(n):
+    """HU, field of view and share of body together, where patients vary as normal and lognormal variables do."""
 
-    assert share_of_warnings(case, n, seed=30 + n, draws=2000) <= above(min(1.0, 2 / (n + 1)), 2000)
+    def case(generator):
+        hu = generator.normal((-150, 40, 700), (20, 15, 120))
+        view = generator.lognormal((5.7, 6.1, 6.1), 0.15)
+        return replace(USUAL, hu=tuple(hu), field_of_view_mm=tuple(view), body_share=float(generator.normal(0.5, 0.04)))
+
+    share = share_of_warnings(case, n, seed=30 + n, draws=2000)
+    assert share <= above(3 * FALSE_ALARMS, 2000)
+
+
+def test_a_setting_of_the_scanner_warns_no_oftener_than_ranks_allow():
+    share = share_of_warnings(lambda g: replace(USUAL, spacing_mm=(float(g.lognormal(1, 0.5)), 0.9, 0.9)), 8, seed=40)
+    assert 0.02 < share <= above(2 / 9)
 
 
 @pytest.mark.parametrize("n", [4, 8, 20])
