@@ -58,6 +58,8 @@ def read_cases(path: str | Path, split: str | None = None) -> list[LabelledCase]
     not readable. The cases of all splits are compared, but only those that are taken must be there.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CalibUncertaintyError(f"{path} is a folder, not a list of cases; give a CSV or JSON file")
     rows = _rows_of_json(path) if path.suffix.lower() == ".json" else _rows_of_csv(path)
     if not rows:
         raise CalibUncertaintyError(f"{path} lists no case; give at least one held-out case")
@@ -168,8 +170,9 @@ def _csv_lines(text: str):
     """(line number, values) of every line that holds something, whatever separates its values."""
     separator, skipped = None, 0
     head, _, rest = text.partition("\n")
-    if head.strip().casefold().startswith("sep=") and len(head.strip()) == 5:  # what Excel writes for itself
-        separator, text, skipped = head.strip()[4], rest, 1
+    head = head.rstrip("\r")
+    if head.casefold().startswith("sep=") and len(head) == 5:  # what Excel writes for itself
+        separator, text, skipped = head[4], rest, 1
     if separator is None:
         first = next((line for line in text.splitlines() if line.strip()), "")
         separator = max(",;\t", key=first.count)  # of equally many the comma
