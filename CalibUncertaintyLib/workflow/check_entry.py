@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -212,18 +212,23 @@ def _files(
 
 
 def _owners(stored: Mapping, record: CalibrationRecord, path: Path, members: MemberSet) -> list[ModelFolder | None]:
-    """The model folder of each model of an entry, known by plans and configuration; each is one model's only."""
-    left, found = list(members.models), []
-    for wanted in stored.get("models") or ():
-        match = next((model for model in left if _is_model(model, wanted)), None)
-        if match is not None:
-            left.remove(match)
-        found.append(match)
-    if found:
+    """The model folder of each model of an entry, known by plans and configuration; each is one model's only.
+
+    Several models are often trained with the same plans: those whose weights are as they were are taken first.
+    """
+    left, models = list(members.models), list(stored.get("models") or ())
+    if models:
+        found: list[ModelFolder | None] = [None] * len(models)
+        for weights_too in (True, False):
+            for index in (index for index, model in enumerate(found) if model is None):
+                items = [item for item in stored["checkpoints"] if item.get("model", 0) == index]
+                alike = (model for model in left if _is_model(model, models[index]))
+                found[index] = next((m for m in alike if not (weights_too and _count_others(m, items))), None)
+                left = [model for model in left if model is not found[index]]
         return found
     beside = next((model for model in left if model.record_path == path), None)
-    alike = next((model for model in left if _is_model(model, record.model)), None)
-    return [beside or alike or left[0]]
+    same_plans = next((model for model in left if _is_model(model, record.model)), None)
+    return [beside or same_plans or left[0]]
 
 
 def _is_model(model: ModelFolder, wanted: Mapping) -> bool:
@@ -233,6 +238,10 @@ def _is_model(model: ModelFolder, wanted: Mapping) -> bool:
 def _whose(item: Mapping, stored: Mapping) -> str:
     models = stored.get("models") or ()
     return f"its model {models[item.get('model', 0)]['name']}" if models else "its model"
+
+
+def _count_others(model: ModelFolder, items: Sequence[Mapping]) -> int:
+    return sum(bool(_other_file(model, item)) for item in items)
 
 
 def _other_file(model: ModelFolder, item: Mapping) -> str:

@@ -21,7 +21,7 @@ from CalibUncertaintyLib.model.calibrated_range import (
 from CalibUncertaintyLib.workflow.traits import CaseTraits
 
 USUAL = CaseTraits(
-    (2.5, 0.9, 0.9), (300.0, 460.0, 460.0), (-120.0, 40.0, 700.0), 0.5, 15.0, 0.12, {"Liver": 0.3}, {"Liver": 1500.0}
+    (2.5, 0.9, 0.9), (300.0, 460.0, 460.0), (-120.0, 40.0, 700.0), 0.5, 15.0, 0.12, {"Liver": 0.24}, {"Liver": 1500.0}
 )
 
 

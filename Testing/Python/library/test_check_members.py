@@ -43,6 +43,18 @@ def test_the_checkpoints_of_several_models_are_looked_for_each_in_its_own(two_mo
     assert str(copied[0]) in report.entries[0].problems[0]
 
 
+def test_models_of_the_same_plans_are_told_apart_by_their_weights(tmp_path):
+    models = [write_model(tmp_path / name, plans(), folds=(0,), seed=seed) for seed, name in enumerate("abc")]
+    store(MemberSet.choose(models), models[0] / "calibration.json")
+    report = check_model(MemberSet.choose([models[2], models[0], models[1]]), "pool_logit")
+    assert report.ok
+    assert report.entries[0].problems == ()
+    weights = models[1] / "fold_0" / "checkpoint_final.pth"
+    weights.write_bytes(weights.read_bytes() + b"x")
+    (problem,) = check_model(MemberSet.choose(models[::-1]), "pool_logit").entries[0].problems
+    assert str(models[1]) in problem
+
+
 def test_a_model_that_was_not_given_is_said_not_to_be_looked_at(two_models, tmp_path):
     copied = [shutil.copytree(path, tmp_path / f"{index}" / path.name) for index, path in enumerate(two_models)]
     store(MemberSet.choose(copied), copied[0] / "calibration.json")
