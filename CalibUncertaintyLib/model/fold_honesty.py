@@ -104,12 +104,16 @@ class Splits:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CalibUncertaintyError(f"{path} is not readable JSON; copy it from where the model was trained") from error
+            raise CalibUncertaintyError(
+                f"{path} is not readable JSON; copy it from where the model was trained"
+            ) from error
         folds = content if isinstance(content, list) else []
         if not folds or not all(isinstance(fold, dict) for fold in folds):
             raise cls._not_ours(path)
         sides = [[fold.get(side) for fold in folds] for side in ("train", "val")]
-        if not all(isinstance(cases, list) and all(isinstance(name, str) for name in cases) for cases in (*sides[0], *sides[1])):
+        if not all(
+            isinstance(cases, list) and all(isinstance(name, str) for name in cases) for cases in (*sides[0], *sides[1])
+        ):
             raise cls._not_ours(path)
         return cls(path, *(tuple(map(tuple, of_folds)) for of_folds in sides))
 

@@ -102,8 +102,10 @@ class StoredProbabilities:
                 block = self._take(parts[0], rows * self.shape[1] * channels).reshape(rows, self.shape[1], channels)
                 yield (slice(None), slice(None), index), block.transpose(2, 1, 0)
             else:
-                of_classes = [self._take(part, rows * self.shape[3]) for part in parts]
-                yield (index,), np.stack(of_classes).reshape(channels, rows, self.shape[3])
+                values = np.empty((channels, rows, self.shape[3]), self.dtype)
+                for of_class, part in zip(values, parts, strict=True):
+                    of_class[...] = self._take(part, of_class.size).reshape(of_class.shape)
+                yield (index,), values
 
     @property
     def axis(self) -> int:

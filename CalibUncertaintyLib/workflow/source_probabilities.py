@@ -50,8 +50,8 @@ def collect_npz(
         refuse_other_shape(files, heads.channels, truth.shape, case.ct)
         predicted = np.zeros(truth.shape, np.uint16)
         size = truth.shape[files[0].axis]
-        for number, (where, scores) in enumerate(_scores(files, heads)):
-            predicted[where] = heads.label_of_logits(scores[0] if len(files) == 1 else scores.mean(axis=0))
+        for number, (where, label) in enumerate(_labels(files, heads)):
+            predicted[where] = label
             progress.report(0.5 * (number + 1) / size, "reading stored probabilities")
         near, near_prediction = near_structures(
             predicted, truth, model, frame.spacing_to_network(volumes[0].spacing_zyx), roi_mm
@@ -79,12 +79,18 @@ def npz_of(cases: Sequence[LabelledCase], folders: Sequence[str | Path]) -> dict
     return found
 
 
-def _scores(files: Sequence[StoredProbabilities], heads: Heads) -> Iterator[tuple[tuple, np.ndarray]]:
-    """(where, what decides on the labels (M, C, ...) float32) plane by plane, checked."""
+def _labels(files: Sequence[StoredProbabilities], heads: Heads) -> Iterator[tuple[tuple, np.ndarray]]:
+    """(where, what is predicted there) plane by plane, of checked values: of several files by the mean of their logits."""
     for planes in zip(*(file.planes() for file in files), strict=True):
         for file, (_, p) in zip(files, planes, strict=True):
             check_probabilities(p, heads.sigmoid, file.path)
-        yield planes[0][0], np.stack([_logits_of(p, heads) for _, p in planes])
+        if len(files) == 1:
+            yield planes[0][0], heads.label_of(planes[0][1])
+            continue
+        total = _logits_of(planes[0][1], heads)
+        for _, p in planes[1:]:
+            total += _logits_of(p, heads)
+        yield planes[0][0], heads.label_of_logits(total)  # the labels of a sum are those of the mean
 
 
 def _logits_of(p: np.ndarray, heads: Heads) -> np.ndarray:
