@@ -165,7 +165,10 @@ def _gauged(weight: np.ndarray, penalised: bool) -> np.ndarray:
 class _Objective:
     """Mean NLL plus penalties, and its gradient, at weights and biases laid end to end."""
 
-    def __init__(self, x, truth, share, identity, scale, off_diagonal, bias_penalty) -> None:
+    def __init__(
+        self, x: np.ndarray, truth: np.ndarray, share: np.ndarray, identity: np.ndarray, scale: float, off_diagonal: float,
+        bias_penalty: float,
+    ) -> None:  # fmt: skip
         self._x, self._truth, self._share = x, truth, share
         self._identity, self._scale = identity, scale
         self._off_diagonal, self._bias_penalty = off_diagonal, bias_penalty

@@ -160,7 +160,7 @@ def calibrator_from_json(document: dict) -> Calibrator:
     :raises CalibUncertaintyError: when the document names no method known here, or what it holds is not valid.
     """
     name = document.get("method") if isinstance(document, dict) else None
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise CalibUncertaintyError(
             f"the stored calibration's method is {name!r}, which this version does not know; it knows {', '.join(METHODS)}"
         )

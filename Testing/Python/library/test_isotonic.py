@@ -1,5 +1,7 @@
 """Isotonic calibration: scikit-learn's map on a histogram, to labels or to the share of raters."""
 
+import itertools
+
 import numpy as np
 import pytest
 from calibrator_data import drawn_classes, drawn_regions, fitted
@@ -27,7 +29,7 @@ def test_pooling_is_the_least_squares_among_maps_that_never_fall():
         best = np.inf
         for cuts in range(16):
             edges = [0, *[k + 1 for k in range(4) if cuts >> k & 1], 5]
-            blocks = [slice(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            blocks = [slice(a, b) for a, b in itertools.pairwise(edges)]
             means = [np.average(response[block], weights=weight[block]) for block in blocks]
             if (np.diff(means) >= 0).all():
                 sizes = [block.stop - block.start for block in blocks]
