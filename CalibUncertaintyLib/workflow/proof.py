@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,8 @@ from .proof_pictures import draw
 
 SCHEMA, SCHEMA_VERSION = "calib-uncertainty/proof", 1
 REPORT = "report.html"
-PICTURES = ("reliability.png", "subjects.png", "classes.png")
-FILES = ("proof.json", "cases.csv", *PICTURES, REPORT)
+FILES = ("proof.json", "cases.csv", "reliability.png", "subjects.png", "classes.png", REPORT)
+_PICTURE = re.compile(r"(reliability|subjects|classes(_\d+)?)\.png")
 # What an entry may know of its figures' cases: fitted on them, each predicted by a fit without it, or kept out of it all
 EVALUATED_ON = ("fit", "cross_validation", "held_out")
 _OF_TEMPERATURE = {"temperature": "temperature", "interval": "temperature_interval", "status": "temperature_status"}
@@ -80,7 +81,7 @@ def proof_of(
 
 
 def write_proof(folder: str | Path, proof: Mapping) -> dict[str, Path]:
-    """Write a proof: proof.json, cases.csv, reliability.png, subjects.png, classes.png and report.html.
+    """Write a proof: proof.json, cases.csv, reliability.png, subjects.png, classes.png (classes_2.png, ...) and report.html.
 
     Each file is written aside and renamed into place; other files in the folder stay. Pictures are left out where there is
     nothing to draw or no matplotlib, and the page says so. The page needs no other file and nothing from the net.
@@ -135,9 +136,9 @@ def _put(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
             (aside / name).write_bytes(content)
         for name in contents:
             os.replace(aside / name, folder / name)
-        for name in PICTURES:
-            if name not in contents:
-                (folder / name).unlink(missing_ok=True)
+        for earlier in folder.iterdir():
+            if _PICTURE.fullmatch(earlier.name) and earlier.name not in contents:
+                earlier.unlink()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise CalibUncertaintyError(

@@ -15,6 +15,7 @@ from .proof_numbers import (
     UNKNOWN,
     Metric,
     case_ids,
+    class_names,
     dice_names,
     dice_of,
     metrics_in,
@@ -22,6 +23,7 @@ from .proof_numbers import (
     of_case,
     voxels_of,
 )
+from .proof_pictures import drawn_classes
 
 # Scripts and anything from elsewhere are refused by the browser too, should a name ever slip through unescaped
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -36,32 +38,38 @@ body { margin: 0 auto; padding: 1.5rem 1.25rem 3rem; max-width: 68rem; backgroun
 h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
 p, ul { margin: .5rem 0; max-width: 52rem; }
-.quiet, caption, figcaption { color: var(--quiet); font-size: .9rem; }
+.quiet, figcaption { color: var(--quiet); font-size: .9rem; }
 .box { background: var(--soft); border-left: 4px solid #0072B2; padding: .6rem 1rem; margin: 1rem 0; }
 .warning { background: var(--warn); border-left-color: var(--edge); }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-caption { text-align: left; padding-bottom: .3rem; }
 th, td { padding: .28rem .65rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { font-weight: 600; vertical-align: bottom; }
 th:first-child, td:first-child, .text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 th:first-child, td:first-child { min-width: 7rem; }
-.hash { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .8rem; overflow-wrap: anywhere; white-space: normal; }
+.hash { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .8rem; overflow-wrap: anywhere; white-space: normal;
+  text-align: left; }
 figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; height: auto; background: #fff; border: 1px solid var(--line); }
+figure img { display: block; max-width: 100%; background: #fff; border: 1px solid var(--line); }
+figure:first-of-type img { max-height: 46rem; }
 @media print { :root { --paper: #fff; --ink: #000; --quiet: #333; --line: #999; --soft: #fff; --warn: #fff; --edge: #000;
   color-scheme: light; } body { max-width: none; padding: 0; font-size: 10pt; } .box { border: 1px solid #666; }
-  .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; white-space: normal; }
+  .wide { overflow: visible; break-inside: avoid; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; }
+  th { white-space: normal; }
   tr, figure, .box { break-inside: avoid; } h2 { break-after: avoid; } thead { display: table-header-group; }
-  figure img { max-height: 22cm; width: auto; max-width: 100%; margin: 0 auto; border: 0; } @page { margin: 15mm; } }
+  figure img, figure:first-of-type img { max-height: 19cm; margin: 0 auto; border: 0; }
+  .quiet { break-inside: avoid; break-after: avoid; } .hash { font-size: 6.5pt; } td.text { overflow-wrap: normal; }
+  @page { margin: 15mm; } }
 """
+DICE_COLUMNS = 7
+_PERCENT = Metric("relative", "Relative", "%", 100, 0, "", "")
 _CAPTIONS = {
-    "reliability.png": "Reliability diagram. Each point is a bin of voxels of about the same confidence; a calibrated model lies"
+    "reliability": "Reliability diagram. Each point is a bin of voxels of about the same confidence; a calibrated model lies"
     " on the dotted diagonal, an over-confident one below it. Bars: voxels in each bin (logarithmic). Grey: bins of fewer than"
     " 1000 voxels, too few to be read; they still count in the ECE.",
-    "classes.png": "The same for the probability of each structure: of all voxels given about this probability, how many belong to"
+    "classes": "The same for the probability of each structure: of all voxels given about this probability, how many belong to"
     " it. Far from every structure the probability is near 0, so the leftmost bin holds most voxels.",
-    "subjects.png": "How the cases spread. One line is one case, from before to after; the bar is the median, the shape the"
+    "subjects": "How the cases spread. One line is one case, from before to after; the bar is the median, the shape the"
     " distribution, and the worst case after calibration is named. A mean that is well calibrated does not make every case so.",
 }
 
@@ -73,8 +81,8 @@ def page(proof: Mapping, statistics: Mapping, pictures: Mapping[str, bytes]) -> 
         _head(proof, statistics),
         _meaning(),
         _summary(statistics),
-        _pictures(pictures, ("reliability.png",), "Stated confidence and observed accuracy"),
-        _pictures(pictures, ("classes.png",), "Structure by structure"),
+        _reliability(pictures),
+        _structures(proof, pictures),
         _subjects(statistics, pictures),
         _cases(proof),
         _compared(proof),
@@ -90,7 +98,8 @@ def page(proof: Mapping, statistics: Mapping, pictures: Mapping[str, bytes]) -> 
 
 
 def _text(value: object) -> str:
-    return escape(str(value), quote=True)
+    """Escaped; a number and its % stay on one line."""
+    return escape(str(value), quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _list(items: Iterable[str]) -> str:
@@ -105,8 +114,8 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "
         f"<tr>{''.join(f'<td{of}>{_text(item)}</td>' for item, of in zip(row, kind, strict=True))}</tr>\n"
         for row in rows
     )
-    named = f"<caption>{_text(caption)}</caption>" if caption else ""
-    return f'<div class="wide"><table>{named}<thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
+    named = f'<p class="quiet">{_text(caption)}</p>\n' if caption else ""
+    return f'{named}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
 
 
 def _head(proof: Mapping, statistics: Mapping) -> str:
@@ -118,7 +127,7 @@ def _head(proof: Mapping, statistics: Mapping) -> str:
     made = ", ".join(_text(part) for part in parts if part)
     return (
         f'<h1>{_text(proof.get("title") or "Calibration")}</h1>\n<p class="quiet">{made}; {_text(proof.get("described", ""))}.'
-        f" Made {_text(proof.get('created', ''))}. For research; not a medical device.</p>\n"
+        f" Made {_text(str(proof.get('created', ''))[:10])}. For research; not a medical device.</p>\n"
         f"<p>{_text(proof.get('in_words', ''))}. {_text(words.evaluated_on(proof))}</p>\n<ul>{said}</ul>\n{box}"
     )
 
@@ -147,16 +156,12 @@ def _summary(statistics: Mapping) -> str:
 
 
 def _summary_row(title: str, metric: Metric, found: Mapping) -> list[str]:
-    test, relative = found["wilcoxon"], found["relative"]
+    relative = found["relative"]
     cells = [_with_interval(metric, found[when]) for when in ("before", "after")]
     cells.append(_with_interval(metric, found["difference"], signed=True))
-    shown = metric.key not in ("signed_gap", "accuracy", "mean_confidence") and not math.isnan(relative)
-    cells.append(f"{100 * relative:+.0f} %".replace("-", "\N{MINUS SIGN}") if shown else UNKNOWN)
-    p = test["p"]
-    if test["status"] == "no_scipy":
-        cells.append("needs scipy")
-    else:
-        cells.append(UNKNOWN if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}")
+    known = metric.better == "lower" and not math.isnan(relative)
+    cells.append(f"{_PERCENT.text(relative, signed=True)} %" if known else UNKNOWN)
+    cells.append(words.p_text(found["wilcoxon"]))
     return [title, *cells, f"{found['difference']['used']} of {found['difference']['total']}"]
 
 
@@ -167,18 +172,34 @@ def _with_interval(metric: Metric, found: Mapping, signed: bool = False) -> str:
     return f"{mean} [{metric.text(found['lower'], signed)}, {metric.text(found['upper'], signed)}]"
 
 
-def _pictures(pictures: Mapping[str, bytes], names: Sequence[str], title: str) -> str:
-    found = [name for name in names if name in pictures]
+def _reliability(pictures: Mapping[str, bytes]) -> str:
+    if not pictures:
+        found = "<p>The pictures need matplotlib (pip install matplotlib).</p>\n"
+    elif "reliability.png" in pictures:
+        found = _picture(pictures["reliability.png"], _CAPTIONS["reliability"])
+    else:
+        return ""
+    return f"<h2>Stated confidence and observed accuracy</h2>\n{found}"
+
+
+def _structures(proof: Mapping, pictures: Mapping[str, bytes]) -> str:
+    names, drawn = class_names(proof), drawn_classes(proof)
+    found = [png for name, png in pictures.items() if name.startswith("classes")]
     if not found:
-        missing = "" if pictures else "<p>The pictures need matplotlib (pip install matplotlib).</p>\n"
-        return f"<h2>{title}</h2>\n{missing}" if missing and names[0] == "reliability.png" else ""
-    return f"<h2>{title}</h2>\n" + "".join(_picture(name, pictures[name]) for name in found)
+        return ""
+    left_out = (
+        f"<p>Of {len(names)} structures the {len(drawn)} with the largest calibration error before are drawn; all are in"
+        " proof.json.</p>\n"
+    )
+    return (
+        f"<h2>Structure by structure</h2>\n{left_out if len(drawn) < len(names) else ''}"
+        f"{''.join(_picture(png, _CAPTIONS['classes']) for png in found)}"
+    )
 
 
-def _picture(name: str, png: bytes) -> str:
-    caption = _text(_CAPTIONS[name])
-    data = base64.b64encode(png).decode("ascii")
-    return f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">\n<figcaption>{caption}</figcaption></figure>\n'
+def _picture(png: bytes, caption: str) -> str:
+    said, data = _text(caption), base64.b64encode(png).decode("ascii")
+    return f'<figure><img alt="{said}" src="data:image/png;base64,{data}">\n<figcaption>{said}</figcaption></figure>\n'
 
 
 def _subjects(statistics: Mapping, pictures: Mapping[str, bytes]) -> str:
@@ -197,7 +218,7 @@ def _subjects(statistics: Mapping, pictures: Mapping[str, bytes]) -> str:
             " (the rule of Jungo et al. 2020). The limit follows from what is compared here; it is not a clinical one."
         )
         table = _table(("Cases", "Before", "After"), rows, caption)
-    picture = _picture("subjects.png", pictures["subjects.png"]) if "subjects.png" in pictures else ""
+    picture = _picture(pictures["subjects.png"], _CAPTIONS["subjects"]) if "subjects.png" in pictures else ""
     return f"<h2>Case by case: how they spread</h2>\n{picture}{table}" if picture or table else ""
 
 
@@ -206,7 +227,7 @@ def _share(found: Mapping, name: str) -> str:
 
 
 def _cases(proof: Mapping) -> str:
-    metrics, names = metrics_in(proof, IN_CASE_TABLE), dice_names(proof)
+    metrics = metrics_in(proof, IN_CASE_TABLE)
     if any(metric.key == "brier_sum" for metric in metrics):
         metrics = [metric for metric in metrics if metric.key != "brier_mean"]
     voxels = {case: voxels_of(proof, case) for case in case_ids(proof)}
@@ -218,17 +239,22 @@ def _cases(proof: Mapping) -> str:
             _arrow(metric, *(of_case(proof, when, case, metric.key) for when in ("before", "after")))
             for metric in metrics
         ]
-        overlaps = [dice_of(proof, when, case) for when in ("before", "after")]
-        row += [_arrow(DICE, *(found.get(name, math.nan) for found in overlaps)) for name in names]
         rows.append(row)
-    heads = [
-        "Case",
-        *(["Voxels"] if counted else []),
-        *(m.heading for m in metrics),
-        *(f"Dice, {name}" for name in names),
-    ]
+    heads = ["Case", *(["Voxels"] if counted else []), *(metric.heading for metric in metrics)]
     caption = "Before → after calibration; one value where both are the same. All figures are in cases.csv."
-    return f"<h2>All cases</h2>\n{_table(heads, rows, caption)}"
+    return f"<h2>All cases</h2>\n{_table(heads, rows, caption)}{_case_dice(proof)}"
+
+
+def _case_dice(proof: Mapping) -> str:
+    """Dice of each structure, one table for every few structures so that none runs off a printed page."""
+    names, tables = dice_names(proof), ""
+    for start in range(0, len(names), DICE_COLUMNS):
+        part, rows = names[start : start + DICE_COLUMNS], []
+        for case in case_ids(proof):
+            before, after = (dice_of(proof, when, case) for when in ("before", "after"))
+            rows.append([case, *(_arrow(DICE, before.get(name, math.nan), after.get(name, math.nan)) for name in part)])
+        tables += _table(("Case", *part), rows, "" if start else "Dice of each structure, before → after calibration.")
+    return tables
 
 
 def _arrow(metric: Metric, before: float, after: float) -> str:
@@ -294,7 +320,7 @@ def _checkpoints(members: Mapping) -> str:
             f'<td class="hash">{_text(item.get("sha256", ""))}</td></tr>\n'
         )
     return (
-        '<div class="wide"><table><caption>The weights this calibration holds for, and no others</caption><thead><tr>'
+        '<p class="quiet">The weights this calibration holds for, and no others:</p>\n<div class="wide"><table><thead><tr>'
         '<th scope="col">Member</th><th scope="col" class="text">Checkpoint</th><th scope="col" class="text">SHA-256</th>'
         f"</tr></thead><tbody>\n{body}</tbody></table></div>\n"
     )

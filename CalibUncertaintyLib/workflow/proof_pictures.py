@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .proof_numbers import BY_KEY, FEW_VOXELS, bins_of, by_class, case_ids, class_names, column, number, pooled
@@ -28,16 +28,16 @@ OTHER_SCRIPTS = (
 DOTS_PER_INCH = 150
 FONT, SMALL = 11, 9.5
 PANEL_INCHES = (3.1, 4.0)  # of one structure
-MOST_CLASSES = 40  # small multiples in one picture
+ON_A_PAGE, MOST_CLASSES = 12, 48  # small multiples in one picture, so that it can be read when printed, and in all
 VIOLIN_CASES = 5  # fewer have no shape
 LONGEST_NAME = 30
 SUBJECT_PANELS = ("ece_toplabel", "signed_gap", "nll")
 
 
 def draw(proof: Mapping, statistics: Mapping) -> dict[str, bytes]:
-    """PNGs by file name: "reliability.png", "subjects.png", "classes.png"; those without anything to show are left out.
+    """PNGs by file name: "reliability.png", "classes.png" ("classes_2.png", ... of many structures), "subjects.png".
 
-    Nothing at all without matplotlib. statistics: as `statistics_of` gives them.
+    Those without anything to show are left out. Nothing at all without matplotlib. statistics: as `statistics_of` gives them.
     """
     try:
         import matplotlib
@@ -51,17 +51,35 @@ def draw(proof: Mapping, statistics: Mapping) -> dict[str, bytes]:
     }  # fmt: skip
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font has not
-        for name, painter in _PAINTERS.items():
-            figure = painter(proof, statistics)
-            if figure is not None:
-                FigureCanvasAgg(figure)
-                stream = io.BytesIO()
-                figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
-                drawn[name] = stream.getvalue()
+        for name, figure in _painted(proof, statistics):
+            FigureCanvasAgg(figure)
+            stream = io.BytesIO()
+            figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})
+            drawn[name] = stream.getvalue()
     return drawn
 
 
-def _reliability(proof: Mapping, statistics: Mapping) -> Figure | None:
+def drawn_classes(proof: Mapping) -> list[str]:
+    """The structures that get a diagram of their own: all, or of very many those with the largest ECE before calibration."""
+    names, before = class_names(proof), by_class(proof["figures"]["before"])
+    if len(names) > MOST_CLASSES:
+        worst = set(sorted(names, key=lambda name: -_zero_if_unknown(_ece(before, name)))[:MOST_CLASSES])
+        names = [name for name in names if name in worst]
+    return names
+
+
+def _painted(proof: Mapping, statistics: Mapping) -> Iterator[tuple[str, Figure]]:
+    reliability, subjects, names = _reliability(proof), _subjects(proof, statistics), drawn_classes(proof)
+    if reliability is not None:
+        yield "reliability.png", reliability
+    for start in range(0, len(names), ON_A_PAGE):
+        number_of = "" if start == 0 else f"_{start // ON_A_PAGE + 1}"
+        yield f"classes{number_of}.png", _classes(proof, names[start : start + ON_A_PAGE])
+    if subjects is not None:
+        yield "subjects.png", subjects
+
+
+def _reliability(proof: Mapping) -> Figure | None:
     """The reliability diagram of the highest probability (Guo et al. 2017, Fig. 1), with the voxels of each bin below it."""
     bins = {when: bins_of(proof["figures"][when]) for when in SERIES}
     if not any(bins.values()):
@@ -89,15 +107,9 @@ def _reliability(proof: Mapping, statistics: Mapping) -> Figure | None:
     return figure
 
 
-def _classes(proof: Mapping, statistics: Mapping) -> Figure | None:
-    """One reliability diagram for each structure's own probability."""
-    names = class_names(proof)
+def _classes(proof: Mapping, names: Sequence[str]) -> Figure:
+    """One reliability diagram for each of these structures' own probability."""
     before, after = (by_class(proof["figures"][when]) for when in SERIES)
-    if len(names) > MOST_CLASSES:
-        worst = sorted(names, key=lambda name: -_zero_if_unknown(_ece(before, name)))[:MOST_CLASSES]
-        names = [name for name in names if name in worst]
-    if not names:
-        return None
     columns = min(len(names), 3 if len(names) <= 6 else 4)
     rows = math.ceil(len(names) / columns)
     width, height = PANEL_INCHES[0] * columns + 1.1, PANEL_INCHES[1] * rows + 1.35
@@ -298,6 +310,3 @@ def _short(name: str, longest: int = LONGEST_NAME) -> str:
     text = " ".join(str(name).split())
     text = text if len(text) <= longest else f"{text[: longest - 1]}…"
     return text.replace("$", r"\$")
-
-
-_PAINTERS = {"reliability.png": _reliability, "subjects.png": _subjects, "classes.png": _classes}

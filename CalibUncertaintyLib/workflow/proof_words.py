@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from .proof_numbers import BY_KEY, case_ids, changed_labels, changes_decisions, column, number, pooled
+from .proof_numbers import BY_KEY, UNKNOWN, case_ids, changed_labels, changes_decisions, column, number, pooled
 
 FEW_CASES = 10
 LEAST_FOR_WILCOXON = 6  # pairs; with fewer no p below 0.05 is possible
@@ -28,8 +28,8 @@ _EVALUATED_ON = {
 }
 DOES_MEAN = (
     "On cases like the calibration cases, of all voxels shown with a probability of about 70 %, about 70 % are right.",
-    "An over-confident model states more than it keeps: of the voxels it gives 95 %, far fewer are right. Calibration corrects the"
-    " stated probabilities to the frequencies that were observed on labelled cases the model was not trained on.",
+    "Modern networks are over-confident: of the voxels to which they give 95 %, far fewer are right. Calibration fits the stated"
+    " probabilities to the frequencies that were observed on labelled cases the model was not trained on.",
 )
 DOES_NOT_MEAN = (
     "that the 70 % holds for each patient, scanner or structure alone: look at the spread of the cases below;",
@@ -68,14 +68,23 @@ def _change(key: str, found: Mapping | None) -> str:
     if difference["status"] == "ok":
         ends = " to ".join(metric.text(difference[end], signed=True) for end in ("lower", "upper"))
         text += (
-            f" (difference {metric.text(difference['mean'], signed=True)}{unit}, 95 % interval over cases {ends}{unit})"
+            f" (difference {metric.text(difference['mean'], signed=True)}{unit}, 95 % interval over cases {ends}{unit}"
         )
+        text += f"; Wilcoxon p {p_text(found['wilcoxon'])})"
     return f"{text}."
+
+
+def p_text(test: Mapping) -> str:
+    """The p of a signed-rank test; a dash where it is unknown."""
+    p = test["p"]
+    if test["status"] == "no_scipy":
+        return "needs scipy"
+    return UNKNOWN if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def warnings(proof: Mapping, statistics: Mapping) -> list[str]:
     """What a reader must know before believing the figures."""
-    said = [_EVALUATED_ON["fit"]] if proof.get("evaluated_on", "fit") == "fit" else []
+    said = [_EVALUATED_ON["fit"]] if (proof.get("evaluated_on") or "fit") == "fit" else []
     said += _decisions(proof, statistics)
     status = proof.get("parameters", {}).get("status", "ok")
     if status not in ("ok", None):
@@ -113,9 +122,9 @@ def _decisions(proof: Mapping, statistics: Mapping) -> list[str]:
 
 
 def evaluated_on(proof: Mapping) -> str:
-    """Which cases the figures are of, in a sentence."""
-    kind = proof.get("evaluated_on", "fit")
-    return _EVALUATED_ON.get(kind, str(kind))
+    """Which cases the figures are of, in a sentence; of those that were fitted on it is `warnings` that says so."""
+    kind = str(proof.get("evaluated_on") or "fit")
+    return "" if kind == "fit" else _EVALUATED_ON.get(kind, kind)
 
 
 def mode(proof: Mapping) -> str:
