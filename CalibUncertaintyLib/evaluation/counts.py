@@ -21,9 +21,11 @@ from ..errors import CalibUncertaintyError
 CLIP = 1e-7
 # About as many cells over [0, 1]; a whole number of them makes a bin.
 CELLS = 2000
-# Values (voxels times classes) of one step: its arrays stay in the second-level cache.
-CHUNK_VALUES = 131072
+# Values (voxels times classes) of one step: those of one class stay in the second-level cache.
+CHUNK_VALUES = 262144
 FEWEST_VOXELS = 4096
+# Where fewer of a class's values than this share lie above the lowest cell, only they are sorted into cells.
+SPARSE = 0.5
 # Below this a second thread costs more than it saves.
 THREADED_VALUES = 1_000_000
 MOST_THREADS = 4
@@ -102,14 +104,16 @@ def count(p: np.ndarray, labels: np.ndarray, bins: int, threads: int | None = No
         raise CalibUncertaintyError(
             f"a reference label outside 0 to {classes - 1} was met; give a reference with the model's own labels"
         )
+    dtype = np.dtype(np.float64 if p.dtype == np.float64 else np.float32)
     step = max(FEWEST_VOXELS, CHUNK_VALUES // classes)
     starts = range(0, voxels, step)
     workers = min(threads_for(p.size, threads), max(1, len(starts)))
 
     def part(worker: int) -> Counts:
-        counts, room = Counts.empty(classes, bins), _Room(classes, step, cell_count(bins))
+        counts, room = Counts.empty(classes, bins), _Room(step, dtype)
         for start in starts[worker::workers]:
-            _add_chunk(counts, room, p[:, start : start + step], labels[start : start + step])
+            chunk = np.ascontiguousarray(p[:, start : start + step], dtype=dtype)
+            _add_chunk(counts, room, chunk, labels[start : start + step])
         return counts
 
     if workers == 1:
@@ -124,50 +128,72 @@ def count(p: np.ndarray, labels: np.ndarray, bins: int, threads: int | None = No
 class _Room:
     """Arrays of a thread that every chunk uses again."""
 
-    def __init__(self, classes: int, voxels: int, cells: int) -> None:
+    def __init__(self, voxels: int, dtype: np.dtype) -> None:
         self.columns = np.arange(voxels)
-        self.offset = (np.arange(classes) * cells - 1.0)[:, np.newaxis]
-        self.scaled = np.empty(classes * voxels)
-        self.index32 = np.empty(classes * voxels, np.int32)
-        self.index = np.empty(classes * voxels, np.intp)
+        self.exact, self.scaled = np.empty(voxels), np.empty(voxels)
+        self.short, self.index = np.empty(voxels, np.int32), np.empty(voxels, np.intp)
+        self.above = np.empty(voxels, bool)
+        self.highest = np.empty(voxels, dtype)
 
 
 def _add_chunk(counts: Counts, room: _Room, p: np.ndarray, labels: np.ndarray) -> None:
+    """p: (C, n) contiguous float32 or float64. labels: (n,)."""
     classes, n = p.shape
     cells = counts.cells.shape[1]
-    exact = p.astype(np.float64, order="C")
-    highest = exact.max(axis=0)
-    _refuse_what_is_no_probability(exact, highest)
-    index = _cell_index(exact, cells, room, rounded=p.dtype.itemsize > 4)
-    flat = exact.ravel()
-    columns = room.columns[:n]
+    predicted = _first_argmax(p, room)
+    highest = room.highest[:n]
+    _refuse_what_is_no_probability(p, highest)
+    for number, of_class in enumerate(p):
+        _add_class(counts, room, number, of_class)
     at_label = labels.astype(np.intp)
-    right = _first_argmax(exact, highest)
-    correct = right == at_label
-    at_label *= n
-    at_label += columns
-    of_label = flat.take(at_label)
-    at_top = right * n
-    at_top += columns
-    top = index.take(at_top)
+    correct = predicted == at_label
 
     def counted(positions: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
         return np.bincount(positions, weights=weights, minlength=classes * cells).reshape(classes, cells)
 
-    counts.cells += counted(index)
-    counts.cells_p += counted(index, flat)
-    label_index = index.take(at_label)
-    counts.cells_positive += counted(label_index)
-    counts.top += counted(top)
-    counts.top_p += counted(top, highest)
-    counts.top_correct += counted(top[correct])
+    of_label = p.ravel().take(at_label * n + room.columns[:n]).astype(np.float64)
+    at_label *= cells
+    at_label += _cells_of(of_label, cells, room, p.dtype)
+    counts.cells_positive += counted(at_label)
+    highest = highest.astype(np.float64)
+    predicted *= cells
+    predicted += _cells_of(highest, cells, room, p.dtype)
+    counts.top += counted(predicted)
+    counts.top_p += counted(predicted, highest)
+    counts.top_correct += counted(predicted[correct])
     clipped = np.clip(of_label, CLIP, 1.0 - CLIP)
     counts.nll -= float(np.log(clipped).sum())
     counts.clipped += int(np.count_nonzero(clipped != of_label))
     # sum (p_c - [c = y])^2 = sum p_c^2 + sum over the label's own of 1 - 2 p_y
-    counts.brier += np.einsum("cn,cn->c", exact, exact)
     counts.brier += np.bincount(labels, weights=1.0 - 2.0 * of_label, minlength=classes)
     counts.n += n
+
+
+def _add_class(counts: Counts, room: _Room, number: int, of_class: np.ndarray) -> None:
+    """Cells and squares of one class, (n,). Most values of a segmentation lie in the lowest cell: they are not sorted in."""
+    n, cells = of_class.size, counts.cells.shape[1]
+    exact, scaled, above = room.exact[:n], room.scaled[:n], room.above[:n]
+    np.copyto(exact, of_class)
+    counts.brier[number] += np.multiply(exact, exact, out=scaled).sum()
+    np.greater(of_class, _below(1.0 / cells, of_class.dtype), out=above)
+    here = np.flatnonzero(above)
+    if here.size < SPARSE * n:
+        values = exact.take(here)
+        exact[here] = 0.0
+        counts.cells[number, 0] += n - here.size
+        counts.cells_p[number, 0] += exact.sum()
+    else:
+        values = exact
+    if values.size:
+        index = _cells_of(values, cells, room, of_class.dtype)
+        counts.cells[number] += np.bincount(index, minlength=cells)
+        counts.cells_p[number] += np.bincount(index, weights=values, minlength=cells)
+
+
+def _below(limit: float, dtype: np.dtype) -> np.floating:
+    """The largest number of this type that is not above the limit: comparing with it is comparing with the limit."""
+    value = dtype.type(limit)
+    return value if float(value) <= limit else np.nextafter(value, dtype.type(0))
 
 
 def _refuse_what_is_no_probability(p: np.ndarray, highest: np.ndarray) -> None:
@@ -180,32 +206,35 @@ def _refuse_what_is_no_probability(p: np.ndarray, highest: np.ndarray) -> None:
         )
 
 
-def _cell_index(p: np.ndarray, cells: int, room: _Room, rounded: bool) -> np.ndarray:
-    """Position of each value in a (C, F) array of right-closed cells, flat, (C * n,).
+def _cells_of(values: np.ndarray, cells: int, room: _Room, dtype: np.dtype) -> np.ndarray:
+    """The right-closed cell of each value (n,) float64, in [0, F), as intp; overwritten by the next call.
 
-    p times F is exact in double precision where p came from single or half precision, so its ceiling is the cell. Where p is
-    double, the product may round over an edge: then (`rounded`) the edges themselves decide.
+    A value times F is exact in double precision where it came from single precision, so its ceiling is the cell. Where it was
+    double, the product may round over an edge: then the edges themselves decide.
     """
-    scaled = room.scaled[: p.size].reshape(p.shape)
-    np.multiply(p, cells, out=scaled)
+    scaled = np.multiply(values, cells, out=room.scaled[: values.size])
     np.ceil(scaled, out=scaled)
     np.maximum(scaled, 1.0, out=scaled)
     np.minimum(scaled, cells, out=scaled)
-    if rounded:
-        scaled -= (p <= (scaled - 1.0) / cells) & (scaled > 1.0)
-        scaled += (p > scaled / cells) & (scaled < cells)
-    scaled += room.offset
+    if dtype == np.float64:
+        scaled -= (values <= (scaled - 1.0) / cells) & (scaled > 1.0)
+        scaled += (values > scaled / cells) & (scaled < cells)
+    scaled -= 1.0
     # by way of int32, which processors convert several at a time
-    short = room.index32[: p.size]
-    np.copyto(short, scaled.ravel(), casting="unsafe")
-    index = room.index[: p.size]
+    short, index = room.short[: values.size], room.index[: values.size]
+    np.copyto(short, scaled, casting="unsafe")
     np.copyto(index, short)
     return index
 
 
-def _first_argmax(p: np.ndarray, highest: np.ndarray) -> np.ndarray:
-    """(n,) intp: the first class that has the highest probability. Many times faster than argmax along the first axis."""
-    first = np.full(highest.size, len(p) - 1, np.uint8 if len(p) <= 256 else np.intp)
-    for number in range(len(p) - 2, -1, -1):
-        np.copyto(first, number, where=p[number] == highest)
+def _first_argmax(p: np.ndarray, room: _Room) -> np.ndarray:
+    """(n,) intp: the first class with the highest probability, which is left in `room.highest` (NaN where one is NaN)."""
+    n = p.shape[1]
+    first = np.zeros(n, np.uint8 if len(p) <= 256 else np.intp)
+    highest, greater = room.highest[:n], room.above[:n]
+    np.copyto(highest, p[0])
+    for number in range(1, len(p)):
+        np.greater(p[number], highest, out=greater)
+        np.copyto(first, number, where=greater)
+        np.maximum(highest, p[number], out=highest)
     return first.astype(np.intp)
