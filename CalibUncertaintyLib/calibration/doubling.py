@@ -37,10 +37,10 @@ def sums_of_one(chunk: np.ndarray, labels: np.ndarray, case_id: str) -> tuple[np
         whether any voxel's label has less than the highest logit; whether any voxel's logits differ.
     :raises CalibUncertaintyError: when logits are NaN or +inf.
     """
-    relative, of_label, others_only = relative_to_highest(chunk, labels, case_id)
+    relative, of_label = relative_to_highest(chunk, labels, case_id)
     label_sum = of_label.sum(dtype=np.float64)
     sums, at_one = np.zeros((3, NODES)), 0.0
-    state = _Exponentials(relative, others_only)
+    state = _Exponentials(relative)
     for node in range(NODES):
         denominator, mean, second, third = state.at(node)
         sums[0, node] = mean.sum(dtype=np.float64)
@@ -77,7 +77,7 @@ def sums_of_many(members: np.ndarray, labels: np.ndarray, case_id: str) -> tuple
     prepared = [relative_to_highest(member, labels, case_id) for member in members]
     of_label = np.stack([part[1] for part in prepared]).astype(np.float64)
     wrong, spread = bool((of_label < 0).any()), any(part[0].min() < 0 for part in prepared)
-    states = [_Exponentials(part[0], part[2]) for part in prepared]
+    states = [_Exponentials(part[0]) for part in prepared]
     sums, at_one = np.zeros((3, NODES)), 0.0
     for node in range(NODES):
         beta = BETAS[node]
@@ -110,26 +110,29 @@ def sums_of_many(members: np.ndarray, labels: np.ndarray, case_id: str) -> tuple
     return sums, at_one, wrong, spread
 
 
-def relative_to_highest(chunk: np.ndarray, labels: np.ndarray, case_id: str) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Logits less the voxel's highest, (C, n) float32 <= 0; the label's own, (n,); whether the highest was left out.
+def relative_to_highest(chunk: np.ndarray, labels: np.ndarray, case_id: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of all classes but the voxel's highest, less the highest, (C-1, n) float32 <= 0; and the label's own, (n,).
 
-    It is left out of two classes, where one number a voxel is all there is: (1, n).
+    The others of a voxel stand in no particular order. Without the highest, whose term in the softmax's denominator is exactly
+    1, ln(1 + rest) stays exact where the rest is far below float32's resolution around 1, as it mostly is.
     """
     wide = _from_half(chunk) if chunk.dtype == np.float16 else chunk
     wide = wide.astype(np.result_type(wide.dtype, np.float32), copy=False)
+    others = np.empty((len(wide) - 1, wide.shape[1]), wide.dtype)
+    highest = wide[0].copy()
+    for other, logit in zip(others, wide[1:], strict=True):
+        np.minimum(highest, logit, out=other)
+        np.maximum(highest, logit, out=highest)
     with np.errstate(invalid="ignore"):
-        relative = np.subtract(wide, wide.max(axis=0)) if len(wide) > 2 else np.subtract(wide[1:], wide[:1])
-    if not np.isfinite(relative).all():
-        if not (wide < np.inf).all() or np.isneginf(wide.max(axis=0)).any():
+        others -= highest
+        of_label = wide.reshape(-1).take(labels * labels.size + np.arange(labels.size)) - highest
+    if not np.isfinite(others).all():
+        if not (wide < np.inf).all() or np.isneginf(highest).any():
             raise CalibUncertaintyError(
                 f"case {case_id}: the logits hold NaN or infinite values; predict the case again"
             )
-        np.clip(relative, SMALLEST_LOG_PROBABILITY, -SMALLEST_LOG_PROBABILITY, out=relative, where=np.isinf(relative))
-    relative = relative.astype(np.float32, copy=False)
-    if len(wide) > 2:
-        return relative, relative.reshape(-1).take(labels * labels.size + np.arange(labels.size)), False
-    of_label = np.where(labels == 1, relative[0], -relative[0])
-    return -np.abs(relative), np.minimum(of_label, 0), True
+        others, of_label = (np.where(np.isneginf(part), SMALLEST_LOG_PROBABILITY, part) for part in (others, of_label))
+    return others.astype(np.float32, copy=False), of_label.astype(np.float32, copy=False)
 
 
 def _from_half(chunk: np.ndarray) -> np.ndarray:
@@ -147,14 +150,13 @@ def _from_half(chunk: np.ndarray) -> np.ndarray:
 class _Exponentials:
     """exp(beta z) of relative logits (K, n), from node to node, and the moments of z under them."""
 
-    def __init__(self, relative: np.ndarray, others_only: bool) -> None:
+    def __init__(self, relative: np.ndarray) -> None:
         self._z = np.maximum(relative, _FAR)
         self._lowest = float(self._z.min())
         square = self._z * self._z
         # of whole and of half exponents
         self._e = [np.empty_like(self._z), np.empty_like(self._z)]
         self._powers = self._z, square, square * self._z
-        self._others_only = others_only
 
     def at(self, node: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Denominator, and mean of z, z^2 and z^3 under softmax(beta z), (n,) float32 each. Nodes come in order."""
@@ -168,8 +170,7 @@ class _Exponentials:
             if self._lowest * BETAS[node] < -40.0:
                 e += _FAINT
         denominator = np.add.reduce(e, axis=0)
-        if self._others_only:
-            denominator += _ONE
+        denominator += _ONE
         inverse = _ONE / denominator
         moments = [np.einsum("cn,cn->n", e, power) for power in self._powers]
         for moment in moments:
@@ -178,10 +179,7 @@ class _Exponentials:
 
     def log_denominator(self) -> np.ndarray:
         """ln of the denominator at a whole exponent, (n,) float32, exact also where it is 1 + 1e-12, as it mostly is."""
-        rest = self._e[0].sum(axis=0, dtype=np.float64)
-        if not self._others_only:
-            rest -= 1.0
-        return np.log1p(np.maximum(rest, 0.0).astype(np.float32))
+        return np.log1p(self._e[0].sum(axis=0))
 
     def keep(self, stays: np.ndarray) -> None:
         """Leave out all voxels but these, indices."""

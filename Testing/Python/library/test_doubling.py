@@ -99,7 +99,7 @@ def test_half_precision_is_read_bit_by_bit_as_numpy_does():
     finite = every[np.isfinite(every)]
     pairs = np.stack([np.zeros_like(finite), finite, np.zeros_like(finite)])
     labels = np.zeros(finite.size, int)
-    found, of_label, _ = relative_to_highest(pairs, labels, "case")
+    found, of_label = relative_to_highest(pairs, labels, "case")
     expected = relative_to_highest(pairs.astype(np.float32), labels, "case")
     assert np.array_equal(found, expected[0])
     assert np.array_equal(of_label, expected[1])
