@@ -10,6 +10,7 @@ by more than the entropy of that (0.008 nats and `WAKES_AT` ln(C - 1)).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
 
 WAKES_AT = 1e-3
 CELL = (8, 32, 32)  # CT voxels
+_AT_ONCE_BYTES = 1 << 21
+
+
+@dataclass(frozen=True)
+class CellBlock:
+    """Neighbouring cells of one layer, from `first` to `last` (both inclusive): all awake, or all waking now."""
+
+    first: tuple[int, int, int]
+    last: tuple[int, int, int]
+    awake: bool
+
+    @property
+    def cells(self) -> Iterator[tuple[int, int, int]]:
+        """Every cell in it."""
+        return itertools.product(*(range(a, b + 1) for a, b in zip(self.first, self.last, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -72,26 +88,44 @@ class Cells:
             slice(i * size, min((i + 1) * size, n)) for i, size, n in zip(cell, CELL, self._shape, strict=True)
         )
 
-    def add(
-        self,
-        cell: tuple[int, int, int],
-        sample: Callable[[], torch.Tensor],
-        before: Callable[[], Iterator[tuple[int, torch.Tensor]]],
-        active: bool,
-    ) -> None:
-        """One member's logits (C, ...) float16 of a cell, by `sample()`, if they are wanted there.
+    def is_awake(self, cell: tuple[int, int, int]) -> bool:
+        """Whether this cell holds sums."""
+        return cell in self._in_memory or cell in self._in_file
 
-        before() -> (how many members, their mean logits) for those that were asked earlier, group by group.
+    @property
+    def most_at_once(self) -> int:
+        """How many cells may be worked on in one go: fewer, larger operations are quicker, up to what a processor's cache holds."""
+        return max(1, _AT_ONCE_BYTES // (4 * self._values * int(np.prod(CELL))))
+
+    def add(self, block: CellBlock, logits: torch.Tensor, before: Callable[[], Iterator[tuple[int, torch.Tensor]]]) -> None:
+        """One member's logits (C, ...) float16 over a block of cells.
+
+        before() -> (how many members, their mean logits) over the block for those that were asked earlier, group by group; it is
+        called where the block has only now woken.
         """
-        sums = self._read(cell)
-        if sums is None and not active:
-            return
-        if sums is None:
-            sums = np.zeros((len(self._temperatures) * self._channels + 1, *_shape(self.window(cell))), np.float32)
-            for count, logits in before():
-                self._sum(sums, logits, count)
-        self._sum(sums, sample(), 1)
-        self._write(cell, sums)
+        window = self.block_window(block)
+        added = np.zeros((self._values, *_shape(window)), np.float32)
+        if not block.awake:
+            for count, earlier in before():
+                self._sum(added, earlier, count)
+        self._sum(added, logits, 1)
+        for cell in block.cells:
+            part = added[(slice(None), *_inside(self.window(cell), window))]
+            if not block.awake:
+                self._write(cell, np.ascontiguousarray(part))
+                continue
+            sums = self._read(cell)
+            sums += part
+            self._write(cell, sums)
+
+    def block_window(self, block: CellBlock) -> tuple[slice, slice, slice]:
+        """The voxels of the cropped CT grid in a block of cells."""
+        first, last = self.window(block.first), self.window(block.last)
+        return tuple(slice(a.start, b.stop) for a, b in zip(first, last, strict=True))
+
+    @property
+    def _values(self) -> int:
+        return len(self._temperatures) * self._channels + 1
 
     def _sum(self, sums: np.ndarray, logits: torch.Tensor, count: int) -> None:
         """Add `count` times the probabilities and the entropy of these logits."""
@@ -100,7 +134,9 @@ class Cells:
         logits = logits.float()
         into = torch.from_numpy(sums)
         for index, temperature in enumerate(self._temperatures):
-            z = logits / torch.from_numpy(temperature.copy()).to(logits.device)[:, None, None, None]
+            z = logits
+            if (temperature != 1).any():
+                z = logits / torch.from_numpy(temperature.copy()).to(logits.device)[:, None, None, None]
             p, entropy = _probability_and_entropy(z, self._sigmoid, index == 0)
             into[index * self._channels : (index + 1) * self._channels].add_(p.cpu(), alpha=count)
             if entropy is not None:
@@ -123,10 +159,7 @@ class Cells:
                 continue
             box = self.window(cell)
             shared = window.within(Box(tuple(s.start for s in box), tuple(s.stop for s in box)))
-            inside = tuple(
-                slice(a - b.start, e - b.start) for a, e, b in zip(shared.start, shared.stop, box, strict=True)
-            )
-            there = tuple(slice(a - b, e - b) for a, e, b in zip(shared.start, shared.stop, window.start, strict=True))
+            inside, there = _inside(shared.slices, box), _inside(shared.slices, window.slices)
             for index, values in enumerate(probability):
                 part = sums[(slice(index * self._channels, (index + 1) * self._channels), *inside)]
                 np.divide(part, np.float32(self.members), out=values[(slice(None), *there)])
@@ -148,7 +181,7 @@ class Cells:
             return self._in_memory[cell]
         if cell not in self._in_file:
             return None
-        sums = np.empty((len(self._temperatures) * self._channels + 1, *_shape(self.window(cell))), np.float32)
+        sums = np.empty((self._values, *_shape(self.window(cell))), np.float32)
         self._file.read(self._in_file[cell], sums)
         return sums
 
@@ -207,21 +240,51 @@ class CellFeeder:
             if first < needed.stop and first + len(planes) > needed.start
         ]
         highest = np.max([part.max(axis=0) for _, part in parts], axis=0)
+        for block in self._blocks(highest):
+            window = self._cells.block_window(block)
+            support = self._grid.support(window)
+            planes = torch.cat([planes[:, :, support[1], support[2]] for planes, _ in parts])
+            logits = self._grid.sample(planes.permute(1, 0, 2, 3), window, exact=False)
+            self._cells.add(block, logits, lambda w=window: self._before(w))
+
+    def _blocks(self, highest: np.ndarray) -> Iterator[CellBlock]:
+        """The cells of this layer that want the member's logits, in blocks of cells that are all awake, or all wake now.
+
+        highest: (Y, X), the most foreground at any plane that the layer takes anything from.
+        """
         _, rows, columns = self._cells.count
-        for row in range(rows):
-            for column in range(columns):
-                cell = (self._layer, row, column)
-                window = self._cells.window(cell)
-                support = self._grid.support(window)
-                active = self._always or bool(highest[support[1:]].max() > WAKES_AT)
-                self._cells.add(
-                    cell,
-                    lambda s=support, w=window: self._grid.sample(
-                        torch.cat([planes[:, :, s[1], s[2]] for planes, _ in parts]).permute(1, 0, 2, 3), w, exact=False
-                    ),
-                    lambda w=window: self._before(w),
-                    active,
-                )
+        state = np.zeros((rows, columns), np.int8)  # 0 asleep, 1 wakes now, 2 awake
+        for row, column in np.ndindex(rows, columns):
+            cell = (self._layer, row, column)
+            if self._cells.is_awake(cell):
+                state[row, column] = 2
+            elif self._always or highest[self._support(cell)[1:]].max() > WAKES_AT:
+                state[row, column] = 1
+        for rows_in, columns_in in rectangles(state, self._cells.most_at_once):
+            yield CellBlock(
+                (self._layer, rows_in.start, columns_in.start), (self._layer, rows_in.stop - 1, columns_in.stop - 1),
+                bool(state[rows_in.start, columns_in.start] == 2),
+            )  # fmt: skip
+
+
+def rectangles(state: np.ndarray, most: int) -> Iterator[tuple[slice, slice]]:
+    """Rectangles of equal values above 0 that cover all such places of a (rows, columns) array once, of at most `most` places."""
+    left = state.copy()
+    for row, column in np.ndindex(*state.shape):
+        value = left[row, column]
+        if value == 0:
+            continue
+        width = 1
+        while width < most and column + width < state.shape[1] and left[row, column + width] == value:
+            width += 1
+        columns, height = slice(column, column + width), 1
+        while (
+            (height + 1) * width <= most and row + height < len(state) and (left[row + height, columns] == value).all()
+        ):
+            height += 1
+        rows = slice(row, row + height)
+        left[rows, columns] = 0
+        yield rows, columns
 
 
 def _probability_and_entropy(z: torch.Tensor, sigmoid: bool, with_entropy: bool):
@@ -237,6 +300,11 @@ def _probability_and_entropy(z: torch.Tensor, sigmoid: bool, with_entropy: bool)
     logarithm = torch.log_softmax(z, dim=0)
     p = logarithm.exp()
     return p, (p * logarithm).sum(dim=0).neg_().clamp_(min=0) if with_entropy else None
+
+
+def _inside(window: Sequence[slice], around: Sequence[slice]) -> tuple[slice, ...]:
+    """A window as seen from the beginning of one that holds it."""
+    return tuple(slice(w.start - a.start, w.stop - a.start) for w, a in zip(window, around, strict=True))
 
 
 def _shape(window: Sequence[slice]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet, Source
 from ..progress import Progress
 from ..volume import Volume
-from .devices import autocast_for, choose_device, is_out_of_memory, keeping_memory, seeded
+from .devices import autocast_for, choose_device, give_back_memory, is_out_of_memory, keeping_memory, seeded
 from .member import Member, Prepared
 from .networks import build_network, input_channels, load_weights
 from .prepare import PreparedCase, prepare_case
@@ -231,6 +231,7 @@ class MemberPredictor:
                         f"member {member.index + 1} of {len(self.members)}, tile {done} of {window.tiles}",
                     )
 
+                give_back_memory()  # else what lies scattered in it would grow with the number of members
                 with keeping_memory():
                     yield member, self._planes(member, window, progress, report)
                 before += window.tiles

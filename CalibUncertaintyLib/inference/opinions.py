@@ -158,7 +158,8 @@ class Opinions:
         import torch
 
         if pool.asked:
-            total = torch.from_numpy(pool.total.read(first, first + len(logits)).copy())
+            before = pool.total.read(first, first + len(logits))
+            total = torch.from_numpy(before.copy() if pool.total.in_memory else before)
             logits = total.add_(logits.cpu())
             if pool.asked == pool.count - 1:
                 logits = logits.div_(pool.count).half()

@@ -66,6 +66,7 @@ def prepare_case(
         labels = frame.to_network(labels)[None]
     properties = {"spacing": [float(s) for s in frame.spacing_to_network(first.spacing_zyx)]}
     preprocessor = _preprocessor_of(model, configuration_manager)
+    configuration = configuration_manager if labels is not None else _WithoutLabels(configuration_manager, preprocessor)
     try:
         data, labels, properties = preprocessor.run_case_npy(
             # no name for it here: nnU-Net works on a copy, and lets go of this one
@@ -73,7 +74,7 @@ def prepare_case(
             labels,
             properties,
             plans_manager,
-            configuration_manager,
+            configuration,
             model.dataset,
         )
     except _PREPARING_ERRORS as error:
@@ -97,6 +98,24 @@ def prepare_case(
         GridReturn(configuration_manager, data.shape[1:], cropped, grid_spacing, spacing),
         tuple(spacing),
     )
+
+
+class _WithoutLabels:
+    """A configuration as it is, but that labels are not resampled where there are none.
+
+    nnU-Net then resamples the mask of its crop in their place, value by value, and nobody looks at what comes of it: a third of
+    the time of its preprocessing. Somebody's own preprocessor may look, and gets it.
+    """
+
+    def __init__(self, configuration, preprocessor) -> None:
+        from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+
+        self._configuration = configuration
+        if type(preprocessor) is DefaultPreprocessor:
+            self.resampling_fn_seg = lambda *_: np.zeros((1, 1, 1, 1), np.int8)
+
+    def __getattr__(self, name: str):
+        return getattr(self._configuration, name)
 
 
 def _preprocessor_of(model: ModelFolder, configuration_manager):

@@ -88,7 +88,8 @@ class GridReturn:
                 )  # Apple's GPUs know no doubles
                 weight = weight.reshape([-1 if a == axis else 1 for a in range(4)])
                 high = values.index_select(axis, torch.from_numpy(m.high[w] - c.start).to(values.device))
-                low.mul_(1 - weight).add_(high.mul_(weight))
+                # exact: in the order of nnU-Net's own sum
+                low = low.mul_(1 - weight).add_(high.mul_(weight)) if exact else torch.lerp(low, high, weight, out=low)
             values = low
         if values.dtype == torch.float64 and values.device.type == "cpu":
             # numpy rounds double to half once; torch goes through single and may round twice

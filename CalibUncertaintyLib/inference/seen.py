@@ -68,14 +68,16 @@ class MemberSample:
 
     def add(self, member: int, first: int, logits: torch.Tensor, shape: Sequence[int]) -> None:
         """One member's planes (n, C, Y, X) from `first` on, of a grid of `shape`."""
+        import torch
+
         if self._values is None:
             return
         index, order = self._indices(tuple(shape))
         begin, end = np.searchsorted(index[0], [first, first + len(logits)])
         if begin == end:
             return
-        z, y, x = (torch_index.tolist() for torch_index in index[:, begin:end])
-        there = logits[[plane - first for plane in z], :, y, x]  # (places, C)
+        z, y, x = torch.from_numpy(index[:, begin:end]).to(logits.device)
+        there = logits[z - first, :, y, x]  # (places, C)
         one = np.ones(there.shape[1])
         self._values[member, order[begin:end]] = largest_foreground(there[:, :, None, None], one, self._sigmoid)[
             :, 0, 0

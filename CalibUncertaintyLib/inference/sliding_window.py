@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 _ON_CPU = "The device's memory was too short to add up the tiles there; they are added up on the CPU, which is slower"
-PLANES_BYTES = 1 << 23  # finished logits are handed on in portions of about this size
+PLANES_BYTES = 1 << 22  # finished logits are handed on in portions of about this size
 
 
 @dataclass(frozen=True)
