@@ -29,7 +29,7 @@ DOTS_PER_INCH = 150
 FONT, SMALL = 11, 9.5
 PANEL_INCHES = (3.1, 4.0)  # of one structure
 ON_A_PAGE, MOST_CLASSES = 12, 48  # small multiples in one picture, so that it can be read when printed, and in all
-VIOLIN_CASES = 5  # fewer have no shape
+VIOLIN_CASES, MANY_CASES = 5, 40  # fewer have no shape; more are drawn finer
 LONGEST_NAME = 30
 SUBJECT_PANELS = ("ece_toplabel", "signed_gap", "nll")
 
@@ -251,6 +251,7 @@ def _series_handles() -> list:
 
 def _spread(axes: Axes, pair: Sequence[Sequence[float]], ids: Sequence[str]) -> None:
     """Violins where there are enough cases, a line a case, the median as a bar; the worst case after calibration is named."""
+    size, faint = (5, 0.8) if len(ids) <= MANY_CASES else (3, 0.25)
     for place, (values, when) in enumerate(zip(pair, SERIES, strict=True)):
         known = [value for value in values if not math.isnan(value)]
         colour, marker, _ = SERIES[when]
@@ -269,11 +270,11 @@ def _spread(axes: Axes, pair: Sequence[Sequence[float]], ids: Sequence[str]) -> 
                 solid_capstyle="butt",
             )
         axes.plot(
-            [place] * len(values), values, color=colour, marker=marker, markersize=5, linestyle="none",
+            [place] * len(values), values, color=colour, marker=marker, markersize=size, linestyle="none",
             fillstyle="none" if when == "before" else "full", zorder=3,
         )  # fmt: skip
     for start, stop in zip(*pair, strict=True):
-        axes.plot([0, 1], [start, stop], color=GREY, linewidth=0.8, alpha=0.8, zorder=2)
+        axes.plot([0, 1], [start, stop], color=GREY, linewidth=0.8, alpha=faint, zorder=2)
     _name_the_worst(axes, pair[1], ids)
     axes.set_xlim(-0.5, 1.75)
     axes.set_xticks([0, 1], ["before", "after"])

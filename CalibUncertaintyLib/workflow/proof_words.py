@@ -91,7 +91,8 @@ def warnings(proof: Mapping, statistics: Mapping) -> list[str]:
         said.append(f"The fit ran to its limit ({status}); look at the cases before using this calibration.")
     for key in ("nll", "ece_toplabel"):
         found = statistics["metrics"].get(key)
-        if found and found["difference"]["mean"] > 0:
+        shown = [BY_KEY[key].text(found[when]["mean"]) for when in ("before", "after")] if found else ["", ""]
+        if found and found["difference"]["mean"] > 0 and shown[0] != shown[1]:
             said.append(f"The mean {BY_KEY[key].title} is worse after calibration than before.")
     ids = case_ids(proof)
     known = [not math.isnan(value) for value in column(proof, "after", "nll")]

@@ -164,6 +164,17 @@ def test_worse_figures_few_cases_limits_and_the_fitted_cases_are_warned_of():
     assert "kept out of the fit" in quiet
 
 
+def test_a_difference_too_small_to_be_shown_is_no_change_and_no_warning():
+    given = proof(12)
+    cases = {
+        case: {**values, "nll": values["nll"] + 1e-9} for case, values in given["figures"]["before"]["cases"].items()
+    }
+    given["figures"] = {"before": given["figures"]["before"], "after": given["figures"]["before"] | {"cases": cases}}
+    said = without_nbsp(shown(given))
+    assert "(NLL) stayed at" in said
+    assert "worse" not in said.split("What a calibrated")[0]
+
+
 def test_what_a_calibrated_probability_means_is_said_plainly(full_proof):
     said = without_nbsp(shown(full_proof))
     assert "of all voxels shown with a probability of about 70 %, about 70 % are right" in said
