@@ -21,8 +21,8 @@ from .softmax import softmax
 
 LOWEST_TEMPERATURE = 0.05
 HIGHEST_TEMPERATURE = 20.0
-CHUNK_VOXELS = 16384  # of six classes: what is held of them fits into the processor's cache
 _THREADS = max(1, min(4, os.cpu_count() or 1))  # numpy's loops run side by side
+CHUNK_VOXELS = 65536 // _THREADS  # of six classes and all threads: larger ones leave the processor's cache
 
 
 @dataclass(frozen=True)
