@@ -7,7 +7,7 @@ from scipy.special import softmax
 from CalibUncertaintyLib.calibration.local_network import LocalNetwork
 from CalibUncertaintyLib.calibration.local_temperature import LocalTemperature
 
-SHAPE = (10, 32, 36)
+SHAPE = (10, 26, 28)
 
 
 def smooth(random, shape, sigma):

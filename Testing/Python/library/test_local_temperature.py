@@ -17,7 +17,7 @@ def local_fit():
     fit = LocalTemperatureFit(seed=1)
     for seed in range(4):
         fit.add_volume(f"case{seed}", *volume(seed))
-    return fit, fit.fit(max_steps=60, device="cpu")
+    return fit, fit.fit(max_steps=40, learning_rate=0.01, device="cpu")
 
 
 def test_temperatures_that_differ_by_the_image_are_told_apart(local_fit):
@@ -51,8 +51,8 @@ def test_no_step_leaves_one_temperature_everywhere(local_fit):
 
 def test_the_same_seed_gives_the_same_network(local_fit):
     fit, found = local_fit
-    again = fit.fit(max_steps=20, device="cpu")
-    once_more = fit.fit(max_steps=20, device="cpu")
+    again = fit.fit(max_steps=4, device="cpu")
+    once_more = fit.fit(max_steps=4, device="cpu")
     assert again.local.to_json() == once_more.local.to_json()
     assert again.held_out == found.held_out
 
@@ -77,12 +77,12 @@ def test_no_region_changes_its_decision_under_a_local_temperature():
 
 def test_regions_get_local_temperatures_of_their_own():
     fit = LocalTemperatureFit(regions=("whole", "core"))
-    for seed in range(2):
+    for seed in range(3):
         logits, _, roi, image = volume(seed, channels=2)
         random = np.random.default_rng(seed)
         true = np.stack([np.full(SHAPE, 0.7), np.where(image > 0, 5.0, 1.0)])
         fit.add_volume(f"case{seed}", logits, random.random(logits.shape) < expit(logits / true), roi, image)
-    found = fit.fit(max_steps=40, device="cpu")
+    found = fit.fit(max_steps=40, learning_rate=0.01, device="cpu")
     assert found.local.temperatures[0] == pytest.approx(0.7, rel=0.1)
     temperature = found.local.temperature_map(logits, image)
     assert temperature.shape == (2, *SHAPE)
@@ -103,7 +103,7 @@ def test_what_is_the_same_everywhere_is_never_made_worse():
     fit = LocalTemperatureFit()
     for seed in range(3):
         fit.add_volume(f"case{seed}", *volume(seed, temperature=2.0))
-    found = fit.fit(max_steps=20, learning_rate=0.5, device="cpu")
+    found = fit.fit(max_steps=5, learning_rate=0.5, device="cpu")
     assert found.held_out_nll[2] <= found.held_out_nll[1]
 
 
