@@ -22,7 +22,7 @@ from .softmax import softmax
 LOWEST_TEMPERATURE = 0.05
 HIGHEST_TEMPERATURE = 20.0
 _THREADS = max(1, min(4, os.cpu_count() or 1))  # numpy's loops run side by side
-CHUNK_VOXELS = 65536 // _THREADS  # of six classes and all threads: larger ones leave the processor's cache
+CHUNK_VOXELS = 32768 // _THREADS  # of six classes: all threads together hold some 10 MB
 
 
 @dataclass(frozen=True)
