@@ -68,9 +68,8 @@ def written(fitted, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize("flips", ["off", "mean"])
-@pytest.mark.parametrize("residual", [False, True])
-def test_features_through_the_trained_layer_are_stock_nnunets_logits(tmp_path, flips, residual):
+@pytest.mark.parametrize(("residual", "flips"), [(False, "mean"), (True, "off")])
+def test_features_through_the_trained_layer_are_stock_nnunets_logits(tmp_path, residual, flips):
     folder = write_model(tmp_path, plans(residual=residual), folds=(0,))
     ct = write_ct(tmp_path / "ct.nii.gz", shape=(18, 22, 20))
     predictor = FeaturePredictor(MemberSet.choose(folder, flips=flips), "cpu")

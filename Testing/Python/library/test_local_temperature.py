@@ -17,7 +17,7 @@ def local_fit():
     fit = LocalTemperatureFit(seed=1)
     for seed in range(4):
         fit.add_volume(f"case{seed}", *volume(seed))
-    return fit, fit.fit(max_steps=40, learning_rate=0.01, device="cpu")
+    return fit, fit.fit(max_steps=24, learning_rate=0.01, device="cpu")
 
 
 def test_temperatures_that_differ_by_the_image_are_told_apart(local_fit):
@@ -82,7 +82,7 @@ def test_regions_get_local_temperatures_of_their_own():
         random = np.random.default_rng(seed)
         true = np.stack([np.full(SHAPE, 0.7), np.where(image > 0, 5.0, 1.0)])
         fit.add_volume(f"case{seed}", logits, random.random(logits.shape) < expit(logits / true), roi, image)
-    found = fit.fit(max_steps=40, learning_rate=0.01, device="cpu")
+    found = fit.fit(max_steps=24, learning_rate=0.01, device="cpu")
     assert found.local.temperatures[0] == pytest.approx(0.7, rel=0.1)
     temperature = found.local.temperature_map(logits, image)
     assert temperature.shape == (2, *SHAPE)
