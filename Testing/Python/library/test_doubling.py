@@ -56,15 +56,23 @@ def test_between_the_nodes_stands_the_function_itself(classes):
 
 
 def test_the_hardest_case_one_margin_to_many_equal_classes_is_still_right():
-    """All voxels alike, 24 classes level behind the first: the derivative is as sharp as it can be in ln beta."""
-    logits = np.zeros((25, 4000), np.float32)
-    logits[0] = 9.0
+    """All voxels alike, 24 classes level behind the first: the derivative is as sharp as it can be in ln beta.
+
+    Margins from 0.5 to 70 put the optimum between T = 0.06 and T = 19.5.
+    """
+    for margin in (0.5, 2.0, 9.0, 30.0, 70.0):
+        logits = np.zeros((25, 4000), np.float32)
+        logits[0] = margin
+        check_the_optimum(logits, margin)
+
+
+def check_the_optimum(logits: np.ndarray, margin: float) -> None:
     for right in (0.6, 0.9, 0.995):
         labels = (np.arange(4000) >= right * 4000).astype(int)
         fit = TemperatureFit()
         fit.add("case", logits, labels)
-        # of p_0 = 1 / (1 + 24 exp(-9 / T)) and the label's share: the binary optimum in closed form
-        expected = 9.0 / (math.log(24) + math.log(right / (1 - right)))
+        # of p_0 = 1 / (1 + 24 exp(-margin / T)) and the label's share: the binary optimum in closed form
+        expected = margin / (math.log(24) + math.log(right / (1 - right)))
         assert fit.fit().temperature == pytest.approx(expected, rel=1e-5)
 
 
