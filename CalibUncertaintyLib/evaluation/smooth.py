@@ -7,6 +7,8 @@ import math
 import numpy as np
 
 NARROWEST = 1e-3
+PRECISION = 1e-10
+MOST_STEPS = 60
 
 
 def smooth_error(n: np.ndarray, p: np.ndarray, positives: np.ndarray) -> tuple[float, float]:
@@ -14,7 +16,7 @@ def smooth_error(n: np.ndarray, p: np.ndarray, positives: np.ndarray) -> tuple[f
 
     With residuals y_i - p_i at the places p_i, smoothed by a Gaussian of width s that is reflected at 0 and 1,
     smECE_s = integral over t in [0, 1] of |1/n sum_i K_s(t, p_i) (y_i - p_i)|. It falls as s grows; the figure is the one at
-    the s with smECE_s = s, found by bisection, no narrower than 1e-3. All residuals of a cell sit at its middle, which moves
+    the s with smECE_s = s, no narrower than 1e-3. All residuals of a cell sit at its middle, which moves
     them by at most half a cell; with F cells the figure is right to about 1/(2 F s) of itself.
 
     :param n: (F,) voxels in each of F equally wide cells from 0 to 1.
@@ -36,11 +38,19 @@ def smooth_error(n: np.ndarray, p: np.ndarray, positives: np.ndarray) -> tuple[f
         return float(np.abs(np.fft.irfft(damped, 2 * residuals.size)[: residuals.size]).sum())
 
     low, high = NARROWEST, 1.0
-    if error(low) <= low:
-        return error(low), low
-    if error(high) >= high:
-        return error(high), high
-    for _ in range(40):
-        middle = 0.5 * (low + high)
-        low, high = (middle, high) if error(middle) > middle else (low, middle)
-    return error(low), low
+    at_low, at_high = error(low) - low, error(high) - high
+    if at_low <= 0.0:
+        return at_low + low, low
+    if at_high >= 0.0:
+        return at_high + high, high
+    # false position after Illinois: the end that stays is halved, so both ends close in
+    for _ in range(MOST_STEPS):
+        width = (low * at_high - high * at_low) / (at_high - at_low)
+        here = error(width) - width
+        if abs(here) <= PRECISION:
+            break
+        if here > 0.0:
+            low, at_low, at_high = width, here, 0.5 * at_high
+        else:
+            high, at_high, at_low = width, here, 0.5 * at_low
+    return here + width, width

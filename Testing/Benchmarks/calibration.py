@@ -130,7 +130,10 @@ def in_process(command: list[str], threads: int) -> dict:
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
     environment["PYTHONPATH"] = str(HERE.parents[1])
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    except OSError as problem:
+        return {"missing": str(problem)}
     lines = [line for line in done.stdout.splitlines() if line.startswith("FIGURES ")]
     if not lines:
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
@@ -168,8 +171,8 @@ def line(name: str, figures: dict, reference: float, remark: str = "") -> str:
         return f"  {name:20s} missing: {figures['missing']}"
     if "slower_than" in figures:
         return f"  {name:20s} stopped after {figures['slower_than']:.1f} s, slower than the fastest"
-    times = figures["s"] / reference
-    return f"  {name:20s} {figures['s']:8.2f} s {figures['extra_mb']:8.0f} MB {times:6.1f} times ours  {remark}"
+    spent = f"{figures['s']:8.2f} s ({figures['cpu_s']:.2f} of processor) {figures['extra_mb']:6.0f} MB"
+    return f"  {name:18s} {spent} {figures['s'] / reference:6.1f} times ours  {remark}"
 
 
 def ratio(found: dict[str, dict], reference: float) -> float | None:

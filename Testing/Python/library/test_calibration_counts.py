@@ -117,13 +117,21 @@ def test_a_value_on_an_edge_belongs_to_the_bin_below_and_its_neighbours_do_not_m
     assert counts.in_bins(counts.cells[0]).tolist() == expected.tolist()
 
 
-def test_random_doubles_fall_into_the_cell_whose_edges_hold_them():
-    cells = cell_count(20)
-    values = np.random.default_rng(3).random(5000)
-    values[:2000] = np.arange(2000) / cells
-    counts = count(np.stack([values, 1 - values]), np.zeros(5000, np.uint8), 20)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("bins", [7, 15, 20, 50])
+@pytest.mark.parametrize("zeros", [0, 20000])
+def test_edges_of_cells_and_their_neighbours_fall_where_the_edges_say(dtype, bins, zeros):
+    """With many zeros the lowest cell is counted by itself, without them each value is sorted in."""
+    cells = cell_count(bins)
     edges = np.arange(cells + 1) / cells
-    assert counts.cells[0].tolist() == np.bincount(np.searchsorted(edges[1:-1], values), minlength=cells).tolist()
+    near = edges.astype(dtype)
+    near = np.concatenate([near, np.nextafter(near, dtype(0)), np.nextafter(near, dtype(2)), np.zeros(zeros, dtype)])
+    values = np.clip(near, 0, 1)
+    counts = count(np.stack([values, values]), np.zeros(values.size, np.uint8), bins)
+    expected = np.bincount(np.searchsorted(edges[1:-1], values.astype(np.float64)), minlength=cells)
+    assert counts.cells[0].tolist() == expected.tolist()
+    assert counts.top[0].tolist() == expected.tolist()
+    assert counts.cells_positive[0].tolist() == expected.tolist()
 
 
 def test_overlap_comes_from_the_same_pass():
@@ -214,14 +222,20 @@ def smooth_by_brute_force(values: np.ndarray, hits: np.ndarray, width: float, po
     return float(np.abs(total).mean() / (width * math.sqrt(2 * math.pi)) / len(values))
 
 
-def test_the_smooth_error_is_the_fixed_point_of_the_kernel_integral():
+@pytest.mark.parametrize("near_one", [False, True])
+def test_the_smooth_error_is_the_fixed_point_of_the_kernel_integral(near_one):
+    """Residuals of both signs, so that the width matters; in one case close to 1, so that the reflection does."""
     random = np.random.default_rng(1)
-    values = random.random(200)
-    hits = (random.random(200) < np.clip(values - 0.2, 0, 1)).astype(float)
+    values = 0.7 + 0.3 * random.random(120) if near_one else random.random(120)
+    chance = np.where(values > 0.9, 0.3, 1.0) if near_one else 0.5 + 0.4 * np.sin(9 * values)
+    hits = (random.random(120) < chance).astype(float)
     counts = count(np.stack([1 - values, values]), hits.astype(np.uint8), 20)
     error, width = smooth_error(counts.cells[1], counts.cells_p[1], counts.cells_positive[1])
     assert error == pytest.approx(width, abs=1e-9)
+    assert 0.02 < width < 0.5
     assert error == pytest.approx(smooth_by_brute_force(values, hits, width), rel=2e-3)
+    # it falls as the kernel widens
+    assert smooth_by_brute_force(values, hits, width / 2) > error > smooth_by_brute_force(values, hits, width * 2)
 
 
 def test_calibrated_voxels_have_a_small_smooth_error_and_a_shift_shows_in_full():

@@ -91,6 +91,23 @@ def test_the_body_is_the_largest_piece_with_its_air_but_without_the_table():
     assert body(np.full((3, 5, 5), -1000.0)).status == "empty_roi"
 
 
+def test_pieces_of_the_body_join_by_faces_and_holes_do_not_leak_through_corners():
+    pytest.importorskip("cc3d")
+    ct = np.full((1, 20, 20), -1000.0, np.float32)
+    ct[0, 2:10, 2:10] = 40.0
+    ct[0, 10:13, 10:13] = 40.0  # touches by a corner only: clothing
+    found = body(ct).mask
+    assert found.sum() == 64
+    ct[0, 4:6, 4:6] = -900.0
+    ct[0, 3, 3] = ct[0, 2, 2] = -900.0  # air that meets the outside by corners only
+    assert body(ct).mask[0, 4, 4]
+
+
+def test_a_distance_that_rounding_put_just_beyond_the_limit_still_belongs():
+    distance = np.array([15.0, 15.00002, 15.01], dtype=np.float32).reshape(1, 1, 3)
+    assert near_structures(distance, None, "pred").mask.tolist() == [[[True, True, False]]]
+
+
 def test_boxes_of_the_curvas_challenges():
     ct = np.full(SHAPE, -1000.0)
     ct[4, 5:9, 7:20] = 30.0

@@ -78,6 +78,12 @@ def test_concentration_and_bands_equal_the_sums_over_voxels(with_roi):
     )
 
 
+def test_a_voxel_exactly_at_the_limit_is_near():
+    distance = np.array([1.0, 3.0, 3.5, 9.0], dtype=np.float32).reshape(1, 2, 2)
+    found = boundary_concentration(np.ones((1, 2, 2)), distance, 3.0)
+    assert (found["n_near"], found["n_far"]) == (2, 2)
+
+
 def test_in_voxels_the_published_form_is_met():
     label, uncertainty, error = scene()
     in_voxels = boundary_distance(label, (1, 1, 1))
