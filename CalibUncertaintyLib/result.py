@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from .errors import CalibUncertaintyError
 from .uncertainty.measures import binary_entropy
@@ -15,6 +18,9 @@ from .volume import Volume
 RESULT_SCHEMA = "calib-uncertainty/result"
 RESULT_SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
+STORED_STEP = 2.0**-20  # probabilities are stored rounded down to multiples of it
+LARGEST_RAW_ERROR = 0.05  # beyond it a raw probability is not given: what is stored no longer says what it was
+_POOL_MODES = ("pool_logit", "pool_prob")
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,107 @@ class Result:
         """Probability in [0, 1] of one structure, by number or name; calibrated where `calibrated` is true."""
         return self._read(self._probability_entry(label)["file"])
 
+    @cached_property
+    def raw_availability(self) -> tuple[bool, str]:
+        """Whether `raw_probability` can be had, and why not, in one sentence.
+
+        A temperature of the pooled probability can be taken back; what each member was divided by before they were averaged, and
+        other methods of calibration, cannot.
+        """
+        calibration = self.provenance["calibration"]
+        if not self.calibrated:
+            return False, "What is shown is raw already: this result was not calibrated"
+        mode, method = calibration.get("mode"), calibration.get("method") or "temperature"
+        again = "run segment again with calibration none to see the raw one"
+        if mode not in _POOL_MODES:
+            return False, (
+                f"The members were calibrated before they were averaged (mode {mode}), which the stored maps do not undo; {again}"
+            )
+        if method != "temperature":
+            return False, f"Calibration by {method} cannot be undone from the stored maps; {again}"
+        count, wanted = len(self.provenance["maps"]["probability"]), self._temperatures
+        regions = isinstance(calibration.get("temperature"), list)
+        if not wanted or not all(0 < t < math.inf for t in wanted) or len(wanted) != (count if regions else 1):
+            return False, f"{self.folder / RESULT_FILE} does not say which temperature was applied; {again}"
+        if self.raw_precision > LARGEST_RAW_ERROR:
+            return False, (
+                f"At temperature {min(wanted):.2f} the raw probability cannot be told from the stored maps (it may be off by"
+                f" {self.raw_precision:.2f}); {again}"
+            )
+        return True, ""
+
+    @cached_property
+    def raw_precision(self) -> float:
+        """The most that a raw probability may be off, in 0..1, because p is stored rounded down to d = 2^-20.
+
+        Bounds, for K structures (regions: K = 1, each by itself): 4 T (K + 1) K d for T >= 1, for the largest p is at least
+        1 / (K + 1) and p^T has the slope T p^(T-1); 2 (K d^T + (K d)^T) below, where p^T is steepest at 0 and the sum of all p^T
+        is at least 1. d includes float32's own rounding. Our derivation.
+        """
+        k = 1 if self.overlapping else len(self.provenance["maps"]["probability"])
+        d = STORED_STEP + float(np.finfo(np.float32).eps)
+        return max(4 * t * (k + 1) * k * d if t >= 1 else 2 * (k * d**t + (k * d) ** t) for t in self._temperatures)
+
+    @cached_property
+    def overlapping(self) -> bool:
+        """Whether the structures are regions that may overlap (sigmoid heads), each with a probability of its own.
+
+        Told by the largest entropy that result.json names: ln 2 for regions, ln(1 + K) for K structures that exclude each other.
+        Of a single structure, where both are ln 2, both are the same two-class problem.
+        """
+        upper = {item["measure"]: item["range"][1] for item in self.provenance["maps"]["uncertainty"]}
+        several = len(self.provenance["maps"]["probability"]) > 1
+        return several and float(upper["entropy"]) < 0.5 * (math.log(2) + math.log(3))
+
+    def raw_probability(self, label: int | str) -> Volume:
+        """Probability in [0, 1] of one structure, by number or name, before it was calibrated.
+
+        Calibration by a temperature T of the pooled probability is taken back: p^T / sum_c p_c^T over all classes, the background
+        1 - sum p among them; of regions that may overlap p^T / (p^T + (1 - p)^T), each with its own T. Exact but for the step in
+        which p is stored; `raw_precision` bounds it. The first call reads every structure's map, one at a time; the sum that all
+        structures share, 4 bytes a voxel of the box, is kept as long as this object.
+        Raises CalibUncertaintyError with the reason of `raw_availability` where it cannot be had.
+        Source: the inverse of Guo et al. 2017, Eq. 9, by our definition.
+        """
+        available, reason = self.raw_availability
+        if not available:
+            raise CalibUncertaintyError(f"{self.folder}: {reason}")
+        entry = self._probability_entry(label)
+        calibrated = self._read(entry["file"])
+        raw = np.zeros(calibrated.array.shape, np.float32)
+        if self.overlapping:
+            place = self.provenance["maps"]["probability"].index(entry)
+            temperature = self._temperatures[place if len(self._temperatures) > 1 else 0]
+            norms = map(lambda p: _binary_norm(p, temperature), calibrated.array)
+        else:
+            temperature, norms = self._temperatures[0], self._norm
+        for plane, p, norm in zip(raw, calibrated.array, norms, strict=True):
+            inside = p > 0
+            plane[inside] = (p[inside].astype(np.float64) / norm[inside]) ** temperature
+        metadata = {**calibrated.metadata, "CalibUncertainty.calibrated": "false", "CalibUncertainty.raw": "true"}
+        return calibrated.with_array(raw, metadata)
+
+    @property
+    def _temperatures(self) -> list[float]:
+        """Of the pooled probability: one, or one for each region; empty where result.json holds none."""
+        stored = self.provenance["calibration"].get("temperature")
+        return [float(t) for t in (stored if isinstance(stored, list) else [] if stored is None else [stored])]
+
+    @cached_property
+    def _norm(self) -> np.ndarray:
+        """(sum over all classes of p^T)^(1/T), (z, y, x) float32: unlike the sum itself it never leaves float32's range."""
+        temperature, norm, foreground = self._temperatures[0], None, None
+        for entry in self.provenance["maps"]["probability"]:
+            probability = self._read(entry["file"]).array
+            if norm is None:
+                norm, foreground = np.zeros(probability.shape, np.float32), np.zeros(probability.shape, np.float32)
+            for of_plane, total, p in zip(norm, foreground, probability, strict=True):
+                _add_to_norm(of_plane, p, temperature)
+                total += p
+        for of_plane, total in zip(norm, foreground, strict=True):
+            _add_to_norm(of_plane, np.maximum(1 - total, 0), temperature)
+        return norm
+
     def uncertainty(self, measure: str, label: int | str | None = None) -> Volume:
         """One measure in its own unit. `entropy_k` (nats) is of one structure, which `label` names.
 
@@ -128,3 +235,18 @@ class Result:
                 f"{path} is missing from the Result folder; copy the whole folder or run segment again"
             )
         return Volume.read(path, check=False)
+
+
+def _binary_norm(p: np.ndarray, temperature: float) -> np.ndarray:
+    """(p^T + (1 - p)^T)^(1/T) of one region's plane."""
+    norm = np.array(p, np.float32)
+    _add_to_norm(norm, 1 - p, temperature)
+    return norm
+
+
+def _add_to_norm(norm: np.ndarray, p: np.ndarray, temperature: float) -> None:
+    """norm becomes (norm^T + p^T)^(1/T), in place, where p is not 0; in double precision, which holds every p^T."""
+    both = (p > 0) & (norm > 0)
+    np.maximum(norm, p, out=norm, where=~both)
+    powers = norm[both].astype(np.float64) ** temperature + p[both].astype(np.float64) ** temperature
+    norm[both] = powers ** (1 / temperature)

@@ -18,10 +18,13 @@ from CalibUncertaintyLib.calibration.softmax import softmax
 from CalibUncertaintyLib.inference.boxes import Box
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import Scratch
-from CalibUncertaintyLib.model.folder import FINAL_CHECKPOINT
+from CalibUncertaintyLib.model.folder import FINAL_CHECKPOINT, ModelFolder
 from CalibUncertaintyLib.model.heads import Heads
+from CalibUncertaintyLib.model.record import CalibrationEntry, CalibrationRecord
 from CalibUncertaintyLib.progress import Progress
-from CalibUncertaintyLib.result import Result
+from CalibUncertaintyLib.result import STORED_STEP, Result
+from CalibUncertaintyLib.volume import Volume
+from CalibUncertaintyLib.workflow import maps as maps_module
 from CalibUncertaintyLib.workflow.segment import segment
 
 
@@ -223,3 +226,132 @@ def test_a_result_with_a_part_missing_is_said_to_be_damaged(model, ct, tmp_path)
     (result.folder / "result.json").write_text(json.dumps(content))
     with pytest.raises(CalibUncertaintyError, match="damaged"):
         Result.open(result.folder)
+
+
+REGIONS = {"background": 0, "Organ": [1, 2], "Lesion": [2]}
+
+
+def stored_temperature(model, mode, temperature):
+    """Put a record with this temperature of all folds beside the model."""
+    folder = ModelFolder.open(model)
+    fingerprint = folder.fingerprint(folder.folds)
+    record = CalibrationRecord.for_model(fingerprint)
+    members = {"folds": folder.folds, "checkpoint": FINAL_CHECKPOINT, "checkpoints": fingerprint["checkpoints"], "mirroring": False}
+    roi = {"distance_mm": 15.0, "reference": "union"}
+    record.put(CalibrationEntry(members, mode, temperature, roi, ["a"], member_temperature=temperature))
+    record.write(folder.record_path)
+
+
+def raw_and_calibrated(model, ct, place, mode, temperature, **options):
+    """The same CT without a calibration, and with this temperature."""
+    stored_temperature(model, mode, temperature)
+    options = {"mirroring": False, "mode": mode, **options}
+    return segment(ct, model, place / "raw", calibration="none", **options), segment(ct, model, place / "calibrated", **options)
+
+
+@pytest.mark.parametrize("mode", ["pool_logit", "pool_prob"])
+@pytest.mark.parametrize("temperature", [3.0, 1.2, 0.6])
+def test_a_temperature_is_taken_back_to_what_a_run_without_calibration_stores(mode, temperature, ct, tmp_path):
+    """Both results are rounded down to the stored step: the raw one by itself, the calibrated one before it is taken back."""
+    model = write_model(tmp_path, plans(), sharpness=12.0)
+    raw, calibrated = raw_and_calibrated(model, ct, tmp_path, mode, temperature, full_volume=True)
+    assert calibrated.raw_availability == (True, "")
+    assert not calibrated.overlapping
+    for structure in ("Liver", "Node"):
+        wanted, given = raw.probability(structure), calibrated.raw_probability(structure)
+        assert np.abs(given.array - wanted.array).max() <= calibrated.raw_precision + STORED_STEP
+        assert np.abs(calibrated.probability(structure).array - wanted.array).max() > 0.05  # there is something to take back
+        np.testing.assert_allclose(given.ijk_to_ras, wanted.ijk_to_ras)
+        assert given.metadata["CalibUncertainty.calibrated"] == "false"
+        assert given.metadata["CalibUncertainty.structure"] == structure
+
+
+@pytest.mark.parametrize("temperature", [[3.0, 0.7], [1.5, 1.5]])
+def test_the_temperature_of_each_region_is_taken_back_by_itself(temperature, ct, tmp_path):
+    model = write_model(tmp_path, plans(), labels=REGIONS, regions_class_order=[1, 2], sharpness=12.0)
+    raw, calibrated = raw_and_calibrated(model, ct, tmp_path, "pool_logit", temperature, full_volume=True)
+    assert calibrated.overlapping
+    assert raw.overlapping
+    for structure in ("Organ", "Lesion"):
+        wanted, given = raw.probability(structure).array, calibrated.raw_probability(structure).array
+        assert np.abs(given - wanted).max() <= calibrated.raw_precision + STORED_STEP
+
+
+def test_two_regions_together_may_exceed_one_and_two_classes_may_not(ct, tmp_path):
+    """With the formula of the other heads the regions would be wrong by far: the two are not mixed up."""
+    model = write_model(tmp_path, plans(), labels=REGIONS, regions_class_order=[1, 2], sharpness=12.0)
+    _, regions = raw_and_calibrated(model, ct, tmp_path, "pool_logit", [2.0, 2.0], full_volume=True)
+    assert sum(regions.raw_probability(name).array for name in ("Organ", "Lesion")).max() > 1.5
+    other = write_model(tmp_path / "classes", plans(), sharpness=12.0)
+    _, classes = raw_and_calibrated(other, ct, tmp_path / "classes", "pool_logit", 2.0, full_volume=True)
+    assert sum(classes.raw_probability(name).array for name in ("Liver", "Node")).max() <= 1 + 1e-6
+
+
+def test_outside_the_boxes_the_raw_probability_is_none_and_inside_that_of_the_whole_volume(ct, tmp_path):
+    model = write_model(tmp_path, plans(), sharpness=12.0)
+    _, calibrated = raw_and_calibrated(model, ct, tmp_path, "pool_logit", 2.0)
+    whole = segment(ct, model, tmp_path / "whole", mirroring=False, full_volume=True)
+    given, around = calibrated.raw_probability(1), whole.raw_probability(1)
+    start = np.rint(around.index_from_lps(given.origin_lps)).astype(int)
+    part = around.crop(tuple(start), given.array.shape).array
+    np.testing.assert_array_equal(given.array, np.where(calibrated.probability(1).array > 0, part, 0))
+
+
+def test_the_structures_maps_are_read_once_however_often_a_raw_probability_is_asked_for(ct, tmp_path, monkeypatch):
+    model = write_model(tmp_path, plans(), sharpness=12.0)
+    _, calibrated = raw_and_calibrated(model, ct, tmp_path, "pool_logit", 2.0)
+    read, asked = Volume.read, []
+    monkeypatch.setattr(Volume, "read", lambda path, **options: (asked.append(path), read(path, **options))[1])
+    first = calibrated.raw_probability("Liver").array
+    assert len(asked) == 3  # itself, and both structures for the sum over classes
+    np.testing.assert_array_equal(calibrated.raw_probability("Liver").array, first)
+    assert len(asked) == 4
+
+
+def altered(result, **calibration):
+    content = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
+    content["calibration"].update(calibration)
+    return Result(result.folder, content)
+
+
+def test_why_there_is_no_raw_probability_is_said_in_one_sentence(ct, tmp_path):
+    model = write_model(tmp_path, plans(), folds=[0])
+    raw, calibrated = raw_and_calibrated(model, ct, tmp_path, "pool_logit", 2.0)
+    cases = {
+        "raw already": raw,
+        "before they were averaged (mode shared)": altered(calibrated, mode="shared", temperature=None),
+        "by isotonic cannot": altered(calibrated, method="isotonic", temperature=None),
+        "which temperature": altered(calibrated, temperature=None),
+        "does not say": altered(calibrated, temperature=[2.0]),
+        "may be off by": altered(calibrated, temperature=0.05),
+    }
+    for words, result in cases.items():
+        available, reason = result.raw_availability
+        assert not available
+        assert words in reason
+        with pytest.raises(CalibUncertaintyError) as refusal:
+            result.raw_probability(1)
+        assert words in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.6, 5.0])
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_no_stored_probability_is_further_off_than_the_precision_says(temperature, k, tmp_path):
+    """Independent of the files' way: softmax at T, rounded down, taken back in double precision by the definition itself."""
+    logits = np.random.default_rng(3).normal(0, 6, (k + 1, 60, 60, 3))
+    of = np.exp(logits / temperature - (logits / temperature).max(axis=0))
+    stored = np.floor(of / of.sum(axis=0) / STORED_STEP) * STORED_STEP
+    wanted = np.exp(logits - logits.max(axis=0))
+    wanted /= wanted.sum(axis=0)
+    names = [f"s{i}" for i in range(1, k + 1)]
+    maps = [{"label": i, "name": name, "file": f"{name}.nrrd"} for i, name in enumerate(names, 1)]
+    for item in maps:
+        array = np.ascontiguousarray(stored[item["label"]], np.float32)
+        Volume(array, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), np.eye(3)).write(tmp_path / item["file"])
+    calibration = {"calibrated": True, "mode": "pool_logit", "method": "temperature", "temperature": temperature}
+    maps = {"probability": maps, "uncertainty": [{"measure": "entropy", "range": [0, np.log(k + 1)]}]}
+    result = Result(tmp_path, {"calibration": calibration, "maps": maps, "model": {"labels": []}})
+    off = max(np.abs(result.raw_probability(name).array - wanted[i]).max() for i, name in enumerate(names, 1))
+    assert off <= result.raw_precision
+    assert STORED_STEP == maps_module.STORED_STEP
