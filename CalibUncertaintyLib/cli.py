@@ -1,4 +1,4 @@
-"""The verbs for a terminal: `calib-uncertainty segment`, `calibrate`, `info`, `picture`; and `run`, which the panel uses."""
+"""The verbs for a terminal: `calib-uncertainty segment`, `calibrate`, `info`, `check`, ...; and `run`, which the panel uses."""
 
 from __future__ import annotations
 
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # libraries print to stdout as they please; only answers belong there
         with contextlib.redirect_stdout(sys.stderr):
-            options.verb(options, progress, answers)
-        return EXIT_OK
+            return options.verb(options, progress, answers) or EXIT_OK
     except (KeyboardInterrupt, Cancelled):
         _say(progress, "stopped on request; nothing was written")
         return EXIT_CANCELLED
@@ -164,10 +163,18 @@ def _calibrate(options: argparse.Namespace, progress: Progress, _) -> None:
         return
     before, after = entry.figures["before"]["per_case"], entry.figures["after"]["per_case"]
     count = len(entry.cases)
-    progress.done(f"{temperature_in_words(entry)}, from {count} case{'' if count == 1 else 's'}")
+    progress.done(f"{temperature_in_words(entry)} ({entry.mode}), from {count} case{'' if count == 1 else 's'}")
     for key, title in (("nll", "NLL"), ("ece_toplabel", "ECE (top label)")):
         progress.done(f"{title} on these cases: {before[key]:.4f} before, {after[key]:.4f} after")
+    for row in entry.compared:
+        chosen_one = ", chosen" if row["chosen"] else ""
+        progress.done(
+            f"Compared: {row['method']}, {row['mode']}: NLL {row['nll_cv']:.4f}, ECE {row['ece_cv']:.4f} on cases not fitted on,"
+            f" {row['changed_labels']:,} labels changed{chosen_one}"
+        )
     progress.done(f"Record: {path}")
+    if getattr(options, "proof", None):
+        progress.done(f"Proof: {Path(options.proof) / 'report.html'}")
 
 
 def _info(options: argparse.Namespace, _, answers) -> None:
@@ -177,6 +184,37 @@ def _info(options: argparse.Namespace, _, answers) -> None:
     chosen = {name: getattr(options, name) for name in MemberOptions.names() if hasattr(options, name)}
     members = MemberOptions(**chosen).members_of(_one_or_several(options.model))
     print("\n".join(describe(members, options.mode, options.calibration)), file=answers)
+
+
+def _members_and_fit(options: argparse.Namespace):
+    from .workflow.options import MemberOptions
+
+    chosen = {name: getattr(options, name) for name in MemberOptions.names() if hasattr(options, name)}
+    return MemberOptions(**chosen).members_of(_one_or_several(options.model))
+
+
+def _check(options: argparse.Namespace, _, answers) -> int:
+    from .workflow.check import check_model
+    from .workflow.inputs import read_channels
+
+    members = _members_and_fit(options)
+    ct = None
+    if options.ct:
+        ct = read_channels(_one_or_several(options.ct), members.models[0], options.series)[0][0]
+    report = check_model(
+        members, options.mode, options.calibration, ct, step_size=options.step_size, precision=options.precision
+    )
+    print("\n".join(report.lines()), file=answers)
+    return report.exit_status
+
+
+def _proof(options: argparse.Namespace, progress: Progress, _) -> None:
+    from .workflow.proof import write_stored_proof
+
+    files = write_stored_proof(
+        _members_and_fit(options), options.mode, options.calibration, Path(options.out), options.step_size, options.precision
+    )
+    progress.done(str(files["report.html"]))
 
 
 def _picture(options: argparse.Namespace, _, answers) -> None:
@@ -195,7 +233,12 @@ def _one_or_several(given: str | Sequence[str]) -> str | Sequence[str]:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the terminal."""
-    return parser_of({"segment": _segment, "calibrate": _calibrate, "info": _info, "picture": _picture, "run": _run})
+    return parser_of(
+        {
+            "segment": _segment, "calibrate": _calibrate, "info": _info, "check": _check, "proof": _proof, "picture": _picture,
+            "run": _run,
+        }
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

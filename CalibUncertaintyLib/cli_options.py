@@ -65,9 +65,10 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     pooling = argparse.ArgumentParser(add_help=False)
     pooling.add_argument(
         "--mode",
-        choices=["pool_logit", "pool_prob"],
+        choices=["pool_logit", "pool_prob", "shared", "member"],
         default="pool_logit",
-        help="pool_logit: labels as stock nnU-Net's (default); pool_prob: mean probability",
+        help="pool_logit: labels as stock nnU-Net's (default); pool_prob: mean probability, then calibrated; shared, member: every"
+        " member calibrated before the mean, all by one temperature or each by its own",
     )
     computing = argparse.ArgumentParser(add_help=False)
     computing.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
@@ -106,6 +107,31 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     )
     info.add_argument("--calibration", default="auto", help="auto (default), none, or a record file")
     info.set_defaults(verb=verbs_of["info"])
+    check = verbs.add_parser(
+        "check",
+        parents=[common, members, pooling, computing],
+        help="is the stored calibration whole, does it hold for these members, and for this CT",
+        epilog="Exit status: 0 it holds, 1 it does not hold or cannot be checked, 2 wrong usage. A CT outside what was calibrated"
+        " warns and does not change it.",
+    )
+    check.add_argument(
+        "model", nargs="+", metavar="MODEL", help="trained nnU-Net v2 folder, or several to be asked together"
+    )
+    check.add_argument(
+        "--calibration", default="auto", help="auto (default: calibration.json in the model folder), or a record file"
+    )
+    check.add_argument(
+        "--ct", nargs="+", metavar="CT", help="also compare this CT with what was calibrated: spacing, field of view, HU"
+    )
+    check.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
+    check.set_defaults(verb=verbs_of["check"])
+    proof = verbs.add_parser(
+        "proof", parents=[common, members, pooling, computing], help="the report of a stored calibration, with pictures"
+    )
+    proof.add_argument("model", nargs="+", metavar="MODEL", help="trained nnU-Net v2 folder, or several together")
+    proof.add_argument("--calibration", default="auto", help="auto (default), or a record file")
+    proof.add_argument("--out", required=True, help="folder for report.html, pictures and tables")
+    proof.set_defaults(verb=verbs_of["proof"])
     picture = verbs.add_parser("picture", parents=[common], help="a montage of slices of a Result")
     picture.add_argument("result", help="Result folder")
     picture.add_argument("--ct", required=True, help="the CT it was made from")
@@ -215,9 +241,44 @@ def _add_calibrate(verbs, parents) -> argparse.ArgumentParser:
     calibrate.add_argument(
         "--cases",
         required=True,
-        help="CSV with the columns id, ct, labels (paths relative to the CSV; several channels of a case with ; between them)",
+        help="CSV with the columns id, ct, labels and perhaps split (paths relative to the CSV; several channels of a case with ;"
+        " between them), a JSON list, or a raw nnU-Net dataset folder: then each fold is calibrated on the cases it did not see",
     )
     calibrate.add_argument("--out", help="record file (default: calibration.json in the model folder)")
+    calibrate.add_argument("--proof", metavar="DIR", help="also write a report with pictures and tables there")
+    calibrate.add_argument(
+        "--mode",
+        default="pool",
+        choices=["pool", "all", "auto", "pool_logit", "pool_prob", "shared", "member"],
+        help="which ways of pooling are calibrated: pool (both that pool first, default), all, one of them, or auto: the best by"
+        " cross-validation that changes no label",
+    )
+    calibrate.add_argument(
+        "--method",
+        default="temperature",
+        help="temperature (default), platt, platt_slope, vector, matrix, dirichlet, isotonic, cc_order, cc_argmax,"
+        " auxiliary_convolution, local_temperature; or auto: the best by cross-validation that changes no label",
+    )
+    calibrate.add_argument(
+        "--allow-changed-labels", action="store_true", help="store a method even if it changes labels; they are counted"
+    )
+    calibrate.add_argument("--split", help="of a list with a column split (default: its rows of split calibration)")
+    calibrate.add_argument(
+        "--splits", metavar="FILE", help="splits_final.json, where --cases is a dataset and it is not found"
+    )
+    calibrate.add_argument(
+        "--excluded", nargs="+", default=[], metavar="ID", help="cases that must not be used, as those kept for testing"
+    )
+    calibrate.add_argument(
+        "--resample-labels", action="store_true", help="bring label maps of another grid to their CT's (nearest)"
+    )
+    calibrate.add_argument(
+        "--npz",
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="folders of stock nnU-Net's saved probabilities (<id>.npz), one for each fold, in place of running the model",
+    )
     calibrate.add_argument(
         "--roi", dest="roi_mm", type=float, default=15.0, metavar="MM", help="fit within this distance (default 15)"
     )

@@ -62,11 +62,13 @@ class Cells:
         ct_shape: Sequence[int],
         channels: int,
         sigmoid: bool,
-        temperatures: Sequence[Sequence[float]],
+        temperatures: Sequence[float | Sequence[float] | np.ndarray],
         scratch: Scratch,
     ) -> None:
+        """temperatures: each a number, one for each channel, or (sources, 1 or channels): one for each set of weights."""
         self._shape, self._channels, self._sigmoid = tuple(ct_shape), channels, sigmoid
-        self._temperatures = [np.broadcast_to(np.asarray(t, np.float32), (channels,)) for t in temperatures]
+        rows = [np.atleast_2d(np.asarray(t, np.float32)) for t in temperatures]
+        self._temperatures = [np.broadcast_to(t, (len(t), channels)) for t in rows]
         self._scratch, self._file, self._end = scratch, None, 0
         self._in_memory: dict[tuple[int, int, int], np.ndarray] = {}
         self._in_file: dict[tuple[int, int, int], int] = {}
@@ -97,8 +99,10 @@ class Cells:
         """How many cells may be worked on in one go: fewer, larger operations are quicker, up to what a processor's cache holds."""
         return max(1, _AT_ONCE_BYTES // (4 * self._values * int(np.prod(CELL))))
 
-    def add(self, block: CellBlock, logits: torch.Tensor, before: Callable[[], Iterator[tuple[int, torch.Tensor]]]) -> None:
-        """One member's logits (C, ...) float16 over a block of cells.
+    def add(
+        self, block: CellBlock, logits: torch.Tensor, before: Callable[[], Iterator[tuple[int, torch.Tensor]]], source: int = 0
+    ) -> None:  # fmt: skip
+        """One member's logits (C, ...) float16 over a block of cells. source: which set of weights it has.
 
         before() -> (how many members, their mean logits) over the block for those that were asked earlier, group by group; it is
         called where the block has only now woken.
@@ -108,7 +112,7 @@ class Cells:
         if not block.awake:
             for count, earlier in before():
                 self._sum(added, earlier, count)
-        self._sum(added, logits, 1)
+        self._sum(added, logits, 1, source)
         for cell in block.cells:
             part = added[(slice(None), *_inside(self.window(cell), window))]
             if not block.awake:
@@ -127,13 +131,20 @@ class Cells:
     def _values(self) -> int:
         return len(self._temperatures) * self._channels + 1
 
-    def _sum(self, sums: np.ndarray, logits: torch.Tensor, count: int) -> None:
+    def _at(self, source: int | None) -> list[np.ndarray]:
+        """The temperatures (C,) of a source; None for a mean over several: the highest, at which they are still sure where they
+        are silent."""
+        return [
+            t.max(axis=0) if source is None and len(t) > 1 else t[(source or 0) % len(t)] for t in self._temperatures
+        ]
+
+    def _sum(self, sums: np.ndarray, logits: torch.Tensor, count: int, source: int | None = None) -> None:
         """Add `count` times the probabilities and the entropy of these logits."""
         import torch
 
         logits = logits.float()
         into = torch.from_numpy(sums)
-        for index, temperature in enumerate(self._temperatures):
+        for index, temperature in enumerate(self._at(source)):
             z = logits
             if (temperature != 1).any():
                 z = logits / torch.from_numpy(temperature.copy()).to(logits.device)[:, None, None, None]
@@ -148,7 +159,7 @@ class Cells:
 
         logits = torch.from_numpy(np.ascontiguousarray(pooled)).float()
         probability, entropy = [], None
-        for index, temperature in enumerate(self._temperatures):
+        for index, temperature in enumerate(self._at(None)):
             z = logits / torch.from_numpy(temperature.copy())[:, None, None, None]
             p, of_first = _probability_and_entropy(z, self._sigmoid, index == 0)
             probability.append(p.numpy())
@@ -202,9 +213,9 @@ class CellFeeder:
     """Takes one member's planes as the sliding window finishes them, and gives the cells what they need of them."""
 
     def __init__(
-        self, cells: Cells, grid: GridReturn, before: Callable[[tuple[slice, ...]], Iterator], always: bool
-    ) -> None:
-        self._cells, self._grid, self._before, self._always = cells, grid, before, always
+        self, cells: Cells, grid: GridReturn, before: Callable[[tuple[slice, ...]], Iterator], always: bool, source: int = 0
+    ) -> None:  # fmt: skip
+        self._cells, self._grid, self._before, self._always, self._source = cells, grid, before, always, source
         self._held: list[tuple[int, torch.Tensor, np.ndarray]] = []
         self._layer = 0
 
@@ -245,7 +256,7 @@ class CellFeeder:
             support = self._grid.support(window)
             planes = torch.cat([planes[:, :, support[1], support[2]] for planes, _ in parts])
             logits = self._grid.sample(planes.permute(1, 0, 2, 3), window, exact=False)
-            self._cells.add(block, logits, lambda w=window: self._before(w))
+            self._cells.add(block, logits, lambda w=window: self._before(w), self._source)
 
     def _blocks(self, highest: np.ndarray) -> Iterator[CellBlock]:
         """The cells of this layer that want the member's logits, in blocks of cells that are all awake, or all wake now.

@@ -6,7 +6,7 @@ is likely, and forgotten (or kept, where a temperature is to be fitted inside th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -28,13 +28,15 @@ class Slab:
     """At one window: where in the box it lies, the pooled logits (C, ...) float16, and what is known of the members there.
 
     means: of the members' probabilities, where there are several and temperatures were given. members: every member's logits
-    (C, ...) float16, where they were kept; a single member is the pool.
+    (C, ...) float16, where they were kept; a single member is the pool. around(halo) -> the pooled logits of the window grown by so
+    many voxels (as far as nnU-Net's crop reaches), where that lies on the CT grid, and where the window lies in it.
     """
 
     inside: tuple[slice, slice, slice]
     pooled: np.ndarray
     means: MemberMeans | None = None
     members: list[np.ndarray] = field(default_factory=list)
+    around: Callable[[Sequence[int]], tuple[np.ndarray, Box, tuple[slice, ...]]] | None = None
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Opinions:
         pool_probabilities: bool, keep_members: bool,
     ) -> None:  # fmt: skip
         self.case, self.members, self.n_classes = case, predictor.members, predictor.n_classes
+        self._sources = list(dict.fromkeys(map(source_of, self.members)))
         self._sigmoid, self._scratch, self._as_stock = predictor.heads.sigmoid, scratch, predictor.adds_as_stock
         several = len(self.members) > 1
         self._keep = keep_members and several
@@ -72,7 +75,8 @@ class Opinions:
         if several and temperatures:
             self._cells = Cells(case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch)
         used = [
-            np.broadcast_to(np.asarray(t, float), (self.n_classes,)) for t in (1.0, pool_temperature, *temperatures)
+            np.broadcast_to(np.atleast_2d(np.asarray(t, float)).max(axis=0), (self.n_classes,))
+            for t in (1.0, pool_temperature, *temperatures)
         ]
         self._highest = np.max(used, axis=0)
         self._pool_probabilities, self._factor = pool_probabilities, 1.0
@@ -94,14 +98,15 @@ class Opinions:
     @classmethod
     def ask(
         cls, predictor: MemberPredictor, case: Prepared, scratch: Scratch, progress: Progress,
-        temperatures: Sequence[float | Sequence[float]] = (), pool_temperature: float | Sequence[float] = 1.0,
+        temperatures: Sequence[float | Sequence[float] | np.ndarray] = (), pool_temperature: float | Sequence[float] = 1.0,
         pool_probabilities: bool = False, keep_members: bool = False,
     ) -> Opinions:  # fmt: skip
         """Run every member once.
 
-        temperatures: at which the members' probabilities are averaged (the first one's entropies too): one number each, or
-        one a region of a sigmoid model. pool_temperature: of the pool; pool_probabilities: that the pool is the mean of
-        probabilities: both only for where to look. keep_members: keep every member's logits for `Slab.members`.
+        temperatures: at which the members' probabilities are averaged (the first one's entropies too): one number each, one a
+        region of a sigmoid model, or (sources, 1 or C): one for each set of weights, in the order of `MemberSet.sources`.
+        pool_temperature: of the pool; pool_probabilities: that the pool is the mean of probabilities: both only for where to
+        look. keep_members: keep every member's logits for `Slab.members`.
         """
         opinions = cls(
             predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members
@@ -129,7 +134,11 @@ class Opinions:
             planes = self._brought_back(pool, planes)
         shape = pool.seen.likely.shape
         feeder = (
-            None if self._cells is None else CellFeeder(self._cells, pool.grid, self._silent, not pool.grid.separable)
+            None
+            if self._cells is None
+            else CellFeeder(
+                self._cells, pool.grid, self._silent, not pool.grid.separable, self._sources.index(source_of(member))
+            )
         )
         if self._keep:
             pool.kept.append(self._scratch.blocks((self.n_classes, *shape[1:]), np.float16, shape[0]))
@@ -273,7 +282,16 @@ class Opinions:
                 inside = here.moved(offset).moved([-a for a in box.start]).slices
                 means = self._cells.means(here, pooled) if self._cells is not None else None
                 members = [part(window).numpy() for of_pool in kept for part in of_pool]
-                yield Slab(inside, pooled, means, members or ([pooled] if len(self.members) == 1 else []))
+                yield Slab(
+                    inside, pooled, means, members or ([pooled] if len(self.members) == 1 else []),
+                    lambda halo, here=here: self._around(here, halo),
+                )  # fmt: skip
+
+    def _around(self, here: Box, halo: Sequence[int]) -> tuple[np.ndarray, Box, tuple[slice, ...]]:
+        """`Slab.around` of a window of nnU-Net's crop."""
+        grown = here.grown(halo, self.case.grid.ct_shape)
+        pooled = self._pooled([self._planes(pool, pool.total, grown.slices)(grown.slices) for pool in self._pools])
+        return pooled, grown.moved(self.case.crop_start), here.moved([-a for a in grown.start]).slices
 
     def _planes(self, pool: _Pool, store: Blocks, layer):
         """Read a layer of a store once; what comes back samples any window of it."""
@@ -294,6 +312,11 @@ class Opinions:
             return of_models[0].contiguous().numpy()
         total = sum(logits.float() * pool.count for logits, pool in zip(of_models, self._pools, strict=True))
         return (total / len(self.members)).half().numpy()
+
+
+def source_of(member: Member) -> tuple[int, str, str]:
+    """Which set of weights a member has: flips and dropout samples share theirs."""
+    return member.model, str(member.fold), member.checkpoint
 
 
 def _forget_unreached(pool: _Pool) -> None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from ..plain_json import plain
-from .record_check import PLAIN_SCHEMA_VERSION, SCHEMA, SCHEMA_VERSION, problem_in
+from .record_check import MEMBER_MODES, MEMBERS_SCHEMA_VERSION, PLAIN_SCHEMA_VERSION, SCHEMA, SCHEMA_VERSION, problem_in
+from .record_hash import HASH_KEY, is_as_written, with_content_hash
 from .record_match import difference, folds_of, folds_together, goes_beyond_folds, in_words, key_of, same_folds
 
+_ONLY_WHERE_THERE = ("parameters", "member_temperatures", "range", "compared")
 _MODEL_KEYS = ("name", "configuration", "trainer", "labels", "plans_sha256")
 
 
@@ -27,10 +29,16 @@ class CalibrationEntry:
       and where they are more than folds of one model: "flips": "members", "dropout" with "seed" and "insert_dropout", "models"
       (then each checkpoint says which "model"), "duplicates" (checkpoints left out because they hold another's weights); and
       "step_size" and "precision" where these are not nnU-Net's own
-    - `mode`: "pool_logit" or "pool_prob"; `method`: "temperature"
-    - `temperature` > 0 of the pooled probability, its 95 % interval (bootstrap over cases; None with one case) and status;
-      `member_temperature` > 0, shared by the members for expected entropy and mutual information (None: not fitted). A model
-      with regions has a list of each, one a region in the order of dataset.json
+    - `mode`: "pool_logit" or "pool_prob" (pooled, then calibrated), "shared" or "member" (calibrated, then averaged); `method`:
+      "temperature" or another calibrator's name
+    - `temperature` > 0 of the pooled probability (mode "shared": of each member), its 95 % interval (bootstrap over cases; None
+      with one case) and status; None for other methods and mode "member". `member_temperature` > 0, shared by the members for
+      expected entropy and mutual information (None: not fitted). A model with regions has a list of each, one a region in the
+      order of dataset.json
+    - `member_temperatures`: of mode "member", one for each of `members["checkpoints"]`, in their order
+    - `parameters`: what another method's calibrator is made of (its `to_json`)
+    - `source`: "held_out" cases, "out_of_fold" (each fold on the cases it did not see) or "stored_probabilities"
+    - `range`: what the cases looked like (`CalibratedRange`); `compared`: the candidates of `auto`, with their held-out figures
     - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
     - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}
@@ -39,7 +47,7 @@ class CalibrationEntry:
 
     members: dict
     mode: str
-    temperature: float | Sequence[float]
+    temperature: float | Sequence[float] | None
     roi: dict
     cases: Sequence[str]
     method: str = "temperature"
@@ -49,11 +57,19 @@ class CalibrationEntry:
     figures: dict = field(default_factory=dict)
     thresholds: dict = field(default_factory=dict)
     created: str = field(default_factory=lambda: _now())
+    parameters: dict | None = None
+    member_temperatures: Sequence | None = None
+    source: str = "held_out"
+    range: dict | None = None
+    compared: Sequence[dict] = ()
     extra: dict = field(default_factory=dict)
 
     def to_json(self) -> dict:
-        """Plain JSON values; NaN and infinite figures become null."""
+        """Plain JSON values; NaN and infinite figures become null; what an entry does not have is left out."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "extra"}
+        values = {key: value for key, value in values.items() if key not in _ONLY_WHERE_THERE or value}
+        if values["source"] == "held_out":
+            del values["source"]
         values["temperature_interval"] = _known_interval(values["temperature_interval"])
         return plain(self.extra | values)
 
@@ -85,9 +101,10 @@ class CalibrationRecord:
         return cls(model={**model, "labels": _labels(model)}, versions=dict(versions or {}))
 
     @classmethod
-    def read(cls, path: str | Path) -> CalibrationRecord:
+    def read(cls, path: str | Path, as_written: bool = True) -> CalibrationRecord:
         """Read and check a record.
 
+        :param as_written: refuse one whose content was changed after it was written.
         :raises CalibUncertaintyError: missing, unreadable, not JSON, of another version, or with a wrong field; the one line
             names the file, the field and what to do.
         """
@@ -106,7 +123,11 @@ class CalibrationRecord:
         problem = problem_in(document)
         if problem:
             raise CalibUncertaintyError(f"the calibration record {path} cannot be used: {problem}; {remedy}")
-        known = {item.name for item in fields(cls)} | {"schema", "schema_version"}
+        if as_written and is_as_written(document) is False:
+            raise CalibUncertaintyError(
+                f"the calibration record {path} was changed after it was written (its content does not give its hash); {remedy}"
+            )
+        known = {item.name for item in fields(cls)} | {"schema", "schema_version", HASH_KEY}
         return cls(
             model=document["model"],
             entries=[CalibrationEntry.from_json(entry) for entry in document["entries"]],
@@ -121,7 +142,7 @@ class CalibrationRecord:
             self.extra
             | {
                 "schema": SCHEMA,
-                "schema_version": SCHEMA_VERSION if any(map(_is_new, self.entries)) else PLAIN_SCHEMA_VERSION,
+                "schema_version": max(map(_version_of, self.entries), default=PLAIN_SCHEMA_VERSION),
                 "model": self.model,
                 "entries": [entry.to_json() for entry in self.entries],
                 "created": self.created,
@@ -135,7 +156,7 @@ class CalibrationRecord:
         :raises CalibUncertaintyError: when a field is wrong (nothing is written) or the place cannot be written to.
         """
         path = Path(path)
-        document = self.to_json()
+        document = with_content_hash(self.to_json())
         problem = problem_in(document)
         if problem:
             raise CalibUncertaintyError(f"the calibration record for {path} was not written: {problem}")
@@ -167,7 +188,7 @@ class CalibrationRecord:
         finds nothing. Several models may be asked in another order.
 
         :param fingerprint: `MemberSet.fingerprint` (for folds of one model: `ModelFolder.fingerprint`) of the members in use.
-        :param mode: "pool_logit" or "pool_prob".
+        :param mode: "pool_logit", "pool_prob", "shared" or "member".
         :param mirroring: whether the run uses flips, inside each member or as members (then the fingerprint says so).
         :returns: the entry and a sentence that says what it is, or None and a sentence that names what differs.
         """
@@ -187,7 +208,7 @@ class CalibrationRecord:
                 limit = "" if entry.temperature_status == "ok" else f", at its limit ({entry.temperature_status})"
                 return entry, (
                     f"calibrated on {len(entry.cases)} case{'s' if len(entry.cases) != 1 else ''} "
-                    f"for {in_words(entry.members)}, {_temperature_in_words(entry.temperature)}{limit}"
+                    f"for {in_words(entry.members)}, {_in_words(entry)}{limit}"
                 )
             agreements = differences.count("")
             if agreements > closest:
@@ -244,15 +265,22 @@ def _other_mode(entry: CalibrationEntry, mode: str) -> str:
     return "" if entry.mode == mode else f"the record was made for folds pooled as {entry.mode}, not as {mode}"
 
 
-def _temperature_in_words(temperature: float | Sequence[float]) -> str:
-    if isinstance(temperature, list | tuple):
-        return f"temperatures {', '.join(f'{value:.3g}' for value in temperature)}"
-    return f"temperature {temperature:.3g}"
+def _in_words(entry: CalibrationEntry) -> str:
+    if entry.method != "temperature":
+        return f"method {entry.method}"
+    if entry.member_temperatures:
+        return "a temperature for each of them"
+    if isinstance(entry.temperature, list | tuple):
+        return f"temperatures {', '.join(f'{value:.3g}' for value in entry.temperature)}"
+    return f"temperature {entry.temperature:.3g}"
 
 
-def _is_new(entry: CalibrationEntry) -> bool:
-    """Whether programs that know version 1 only would take this entry for something else."""
-    return isinstance(entry.temperature, list | tuple) or goes_beyond_folds(entry.members)
+def _version_of(entry: CalibrationEntry) -> int:
+    """The oldest version of the schema whose programs take this entry for what it is."""
+    if entry.method != "temperature" or entry.mode in MEMBER_MODES:
+        return SCHEMA_VERSION
+    new = isinstance(entry.temperature, list | tuple) or goes_beyond_folds(entry.members)
+    return MEMBERS_SCHEMA_VERSION if new else PLAIN_SCHEMA_VERSION
 
 
 def _known_interval(interval: Sequence | None) -> list | None:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 SCHEMA = "calib-uncertainty/calibration-record"
-# Version 2 has members beyond folds of one model, and temperatures of regions. A record without these is still written as 1.
-SCHEMA_VERSION, PLAIN_SCHEMA_VERSION = 2, 1
-STATUSES = ("ok", "separable", "uninformative")
-MODES = ("pool_logit", "pool_prob")
+# Version 2 has members beyond folds of one model, and temperatures of regions; version 3 has methods other than temperature and
+# temperatures of the members before they are averaged. A record without these is still written as an older one.
+SCHEMA_VERSION, MEMBERS_SCHEMA_VERSION, PLAIN_SCHEMA_VERSION = 3, 2, 1
+STATUSES = ("ok", "separable", "uninformative", "single_class")
+POOL_MODES, MEMBER_MODES = ("pool_logit", "pool_prob"), ("shared", "member")
+MODES = (*POOL_MODES, *MEMBER_MODES)
+SOURCES = ("held_out", "out_of_fold", "stored_probabilities")
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = (
     0.05,
     20.0,
@@ -56,12 +59,33 @@ def _problem_in_entry(entry: Any, where: str, n_labels: int) -> str:
     )
     if problem:
         return problem
-    problem = _problem_in_members(entry["members"], f"{where}.members") or _problem_in_lists(entry, where, n_labels)
+    problem = (
+        _problem_in_members(entry["members"], f"{where}.members")
+        or _problem_in_method(entry, where)
+        or _problem_in_lists(entry, where, n_labels)
+    )
     if problem:
         return problem
     for measure, threshold in entry["thresholds"].items():
         problem = problem or _first_problem(threshold, f"{where}.thresholds.{measure}.", _THRESHOLD)
     return problem
+
+
+def _problem_in_method(entry: Mapping, where: str) -> str:
+    """A temperature, or one for each checkpoint, or another method's parameters: what the method and mode ask for, and no other."""
+    if entry["method"] != "temperature":
+        if not isinstance(entry.get("parameters"), Mapping) or entry["parameters"].get("method") != entry["method"]:
+            return f"{where}.parameters must be an object of the method {entry['method']}"
+        if entry["mode"] not in POOL_MODES:
+            return f"{where}.mode must be one of {', '.join(POOL_MODES)} for the method {entry['method']}"
+        return "" if entry["temperature"] is None else f"{where}.temperature must be null for the method {entry['method']}"
+    if entry["mode"] != "member":
+        missing = f"{where}.temperature must be {_temperature('')} for the method temperature and the mode {entry['mode']}"
+        return missing if entry["temperature"] is None else ""
+    each = entry.get("member_temperatures")
+    if not isinstance(each, list) or len(each) != len(entry["members"]["checkpoints"]) or any(map(_temperature, each)):
+        return f"{where}.member_temperatures must be a temperature for each of the checkpoints"
+    return "" if entry["temperature"] is None else f"{where}.temperature must be null where each member has its own"
 
 
 def _problem_in_members(members: Mapping, where: str) -> str:
@@ -244,8 +268,8 @@ _MODEL = {
 _ENTRY = {
     "members": (True, _object),
     "mode": (True, _one_of(*MODES)),
-    "method": (True, _one_of("temperature")),
-    "temperature": (True, _temperature),
+    "method": (True, _text),
+    "temperature": (True, lambda value: "" if value is None else _temperature(value)),
     "temperature_interval": (True, _interval),
     "temperature_status": (True, _one_of(*STATUSES)),
     "member_temperature": (True, _or_null(_temperature)),
@@ -254,6 +278,9 @@ _ENTRY = {
     "figures": (True, _object),
     "thresholds": (True, _object),
     "created": (True, _text),
+    "source": (False, _one_of(*SOURCES)),
+    "compared": (False, _list),
+    "parameters": (False, _object),
 }
 _MEMBERS = {
     "folds": (True, _folds),

@@ -8,23 +8,31 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibration.decisions import changed_by_region_temperatures, labels_outdone
+from ..calibration.base import Calibrator
+from ..calibration.decisions import changed_by_region_temperatures, changed_labels, labels_outdone
+from ..calibration.methods import METHODS, calibrator_from_json
 from ..calibration.softmax import log_odds_of_probabilities, log_of_probabilities, probabilities, softmax
 from ..errors import CalibUncertaintyError
+from ..model.calibrated_range import CalibratedRange
 from ..model.folder import Fold, ModelFolder
 from ..model.heads import Heads, first_argmax
 from ..model.member_set import MemberSet, folds_in_words
-from ..model.record import CalibrationRecord, find_calibration
+from ..model.record import CalibrationEntry, CalibrationRecord, find_calibration
+from ..model.record_check import MEMBER_MODES, MODES, POOL_MODES
 from ..model.record_match import PRECISION, STEP_SIZE, computing
 
-MODES = ("pool_logit", "pool_prob")
+__all__ = ["MEMBER_MODES", "MODES", "POOL_MODES", "AppliedCalibration", "calibration_of", "choose_calibration"]
 
 
 @dataclass(frozen=True)
 class AppliedCalibration:
-    """Temperatures in use. `temperature` is of the pooled probability that is shown, `member_temperature` of each member.
+    """What turns the members' logits into the probabilities that are shown.
 
-    `heads` None means softmax, with one temperature; sigmoid heads have one for each region, or one for all.
+    - `mode` "pool_logit", "pool_prob": `temperature` is of the pooled probability, or `calibrator` is another method that takes
+      its place; `member_temperature` is of each member, for the measures that compare them
+    - `mode` "shared": `member_temperature` of every member, before their probabilities are averaged; "member":
+      `member_temperatures`, one for each set of weights
+    - `heads` None means softmax, with one temperature; sigmoid heads have one for each region, or one for all
     """
 
     mode: str
@@ -37,26 +45,84 @@ class AppliedCalibration:
     thresholds: dict = field(default_factory=dict)
     status: str = "ok"
     heads: Heads | None = None
+    calibrator: Calibrator | None = None
+    member_temperatures: Sequence | None = None
+    range: CalibratedRange | None = None
+    roi_mm: float = 15.0
 
     @property
     def sigmoid(self) -> bool:
         """Whether the heads are regions, each with a probability of its own."""
         return self.heads is not None and self.heads.sigmoid
 
-    def probabilities(
-        self, pooled: np.ndarray, mean_probability: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray, int]:
-        """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the temperature changed.
+    @property
+    def method(self) -> str:
+        """Name of the calibration method; "temperature" where nothing else is applied."""
+        return "temperature" if self.calibrator is None else self.calibrator.method
 
-        pooled: (C, ...) mean logits of the members; mean_probability: (C, ...) mean of their probabilities at temperature 1,
-        which only `pool_prob` looks at; None where a single member's logits are the pool.
+    @property
+    def before_averaging(self) -> bool:
+        """Whether the members are calibrated one by one, before their probabilities are averaged."""
+        return self.mode in MEMBER_MODES
+
+    def temperatures_of_members(self) -> float | Sequence[float] | np.ndarray:
+        """At which the members' probabilities are averaged: one number, one a region, or (sources, 1 or C) in mode "member"."""
+        if self.mode == "member" and self.member_temperatures is not None:
+            return np.array([np.atleast_1d(np.asarray(t, float)) for t in self.member_temperatures])
+        return self.member_temperature
+
+    def highest_temperature(self) -> float | np.ndarray:
+        """The highest that the pool's probabilities may be softened by, for where to look; of another method than temperature a
+        guess, 2."""
+        if self.calibrator is not None:
+            return 2.0
+        return np.max(self.temperatures_of_members(), axis=0) if self.mode == "member" else self.temperature
+
+    @property
+    def halo(self) -> tuple[int, int, int] | None:
+        """How many voxels around a window the calibrator looks at; None where it looks at each voxel by itself."""
+        return tuple(self.calibrator.halo) if getattr(self.calibrator, "spatial", False) else None
+
+    def probabilities(
+        self, pooled: np.ndarray, mean_probability: np.ndarray | None = None, calibrated: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        """Calibrated probabilities (C, ...) float32, labels (...), and how many labels the calibration changed.
+
+        pooled: (C, ...) mean logits of the members; mean_probability: (C, ...) mean of their probabilities, for `pool_prob` at
+        temperature 1, for `shared` and `member` at the members' temperatures; None where a single member's logits are the pool.
+        calibrated: (C, ...) what a calibrator with a `halo` made of the window and its surroundings.
+        Labels are those that the pool has before it is calibrated, but for a method that does not preserve them, and for
+        `shared` and `member`, whose labels are those of their mean; how these differ from the pool's is the pooling's doing.
         """
+        if self.before_averaging:
+            return self._averaged(pooled, mean_probability)
         scores, before = pooled_scores(self.mode, self.heads, pooled, mean_probability)
+        if self.calibrator is not None:
+            return self._by_another_method(scores, before, calibrated)
         calibrated = probabilities(scores, self.temperature, self.sigmoid)
-        if self.heads is not None and self.heads.sigmoid:
+        if self.sigmoid:
             return calibrated, self.heads.label_of_logits(before), changed_by_region_temperatures(before, calibrated)
         label = first_argmax(before)
         return calibrated, label, labels_outdone(label, calibrated)
+
+    def _averaged(self, pooled: np.ndarray, mean: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, int]:
+        if mean is None:  # a single member, which has one temperature
+            alone = np.asarray(self.temperatures_of_members(), float)
+            each = alone[0] if alone.ndim == 2 else alone
+            mean = probabilities(pooled, each if self.sigmoid and each.size > 1 else float(each.flat[0]), self.sigmoid)
+        mean = np.asarray(mean, np.float32)
+        return mean, self.heads.label_of(mean) if self.sigmoid else first_argmax(mean), 0
+
+    def _by_another_method(
+        self, scores: np.ndarray, before: np.ndarray, calibrated: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, int]:
+        calibrated = self.calibrator.transform(scores) if calibrated is None else calibrated
+        label = self.heads.label_of_logits(before) if self.sigmoid else first_argmax(before)
+        if self.calibrator.preserves != "none":
+            changed = changed_by_region_temperatures if self.sigmoid else None
+            return calibrated, label, changed(before, calibrated) if changed else labels_outdone(label, calibrated)
+        after = self.heads.label_of(calibrated) if self.sigmoid else first_argmax(calibrated)
+        return calibrated, after, changed_labels(label, after)
 
     def summary(self, members: MemberSet | Sequence[Fold]) -> str:
         """One line for people. members: the members in use, or the folds where they are no more than that."""
@@ -64,16 +130,26 @@ class AppliedCalibration:
             return f"NOT CALIBRATED: {self.reason}"
         limit = "" if self.status == "ok" else f", at its limit ({self.status})"
         named = members.describe() if isinstance(members, MemberSet) else folds_in_words(members)
+        return f"Calibrated: {self._parameters_in_words()}{limit} ({named}, {self.mode})"
+
+    def _parameters_in_words(self) -> str:
+        if self.calibrator is not None:
+            return METHODS[self.method].title
+        if self.mode == "member":
+            each = "; ".join(temperature_text(t) for t in self.member_temperatures)
+            return f"temperatures of the members {each}"
         several = "" if np.isscalar(self.temperature) or len(self.temperature) == 1 else "s"
-        return f"Calibrated: temperature{several} {temperature_text(self.temperature)}{limit} ({named}, {self.mode})"
+        return f"temperature{several} {temperature_text(self.temperature)}"
 
     def to_json(self, members: MemberSet | Sequence[Fold]) -> dict:
         """As it stands in result.json."""
         return {
             "calibrated": self.calibrated,
             "mode": self.mode,
-            "method": "temperature" if self.calibrated else None,
-            "temperature": _plain(self.temperature),
+            "method": self.method if self.calibrated else None,
+            "temperature": None if self.calibrator or self.mode == "member" else _plain(self.temperature),
+            "member_temperatures": _plain(self.member_temperatures) if self.member_temperatures else None,
+            "preserves": None if self.before_averaging else "labels" if self.calibrator is None else self.calibrator.preserves,
             "temperature_interval": _plain(self.interval) if self.interval else None,
             "member_temperature": _plain(self.member_temperature),
             "record": self.record,
@@ -102,6 +178,8 @@ def pooled_scores(
     """
     if mode == "pool_logit":
         return pooled, pooled
+    if mode not in POOL_MODES:
+        raise ValueError(f"members are calibrated before they are averaged in mode {mode}: there is no pool to calibrate")
     if heads is not None and heads.sigmoid:
         scores = pooled if mean_probability is None else log_odds_of_probabilities(mean_probability)
         return scores, scores
@@ -109,12 +187,18 @@ def pooled_scores(
     return log_of_probabilities(mean), mean
 
 
-def mean_probability(members: Sequence[np.ndarray], heads: Heads | None = None) -> np.ndarray:
-    """Mean of the members' probabilities at temperature 1, (C, ...) float32, of their logits, (M, C, ...) or M times (C, ...)."""
+def mean_probability(
+    members: Sequence[np.ndarray], heads: Heads | None = None, temperatures: Sequence[float | Sequence[float]] | None = None
+) -> np.ndarray:
+    """Mean of the members' probabilities, (C, ...) float32, of their logits, (M, C, ...) or M times (C, ...).
+
+    temperatures: one for each member (a number, or one a region); None for 1.
+    """
     sigmoid = heads is not None and heads.sigmoid
-    mean = probabilities(members[0], 1.0, sigmoid)
-    for logits in members[1:]:
-        mean += probabilities(logits, 1.0, sigmoid)
+    each = [1.0] * len(members) if temperatures is None else list(temperatures)
+    mean = probabilities(members[0], each[0], sigmoid)
+    for logits, temperature in zip(members[1:], each[1:], strict=True):
+        mean += probabilities(logits, temperature, sigmoid)
     mean /= len(members)
     return mean
 
@@ -156,11 +240,36 @@ def calibration_of(
             )
     if entry is None:
         return AppliedCalibration(mode, reason=reason, heads=heads)
+    return applied_entry(entry, mode, heads, fingerprint["checkpoints"], reason, str(path))
+
+
+def applied_entry(
+    entry: CalibrationEntry, mode: str, heads: Heads | None, checkpoints: Sequence[dict], reason: str = "",
+    record: str | None = None,
+) -> AppliedCalibration:  # fmt: skip
+    """A stored entry as it is applied. checkpoints: of the run, in its order, each with its "sha256"."""
     of_members = entry.temperature if entry.member_temperature is None else entry.member_temperature
+    each = None
+    if entry.member_temperatures is not None:
+        stored = zip(entry.members["checkpoints"], entry.member_temperatures, strict=True)
+        by_weights = {(item["sha256"], str(item["fold"])): temperature for item, temperature in stored}
+        each = tuple(_numbers(by_weights[item["sha256"], str(item["fold"])]) for item in checkpoints)
     return AppliedCalibration(
-        mode, _numbers(entry.temperature), _numbers(of_members), True, reason, str(path),
-        entry.temperature_interval, dict(entry.thresholds), entry.temperature_status, heads,
-    )  # fmt: skip
+        mode=mode,
+        temperature=1.0 if entry.temperature is None else _numbers(entry.temperature),
+        member_temperature=1.0 if of_members is None else _numbers(of_members),
+        calibrated=True,
+        reason=reason,
+        record=record,
+        interval=entry.temperature_interval,
+        thresholds=dict(entry.thresholds),
+        status=entry.temperature_status,
+        heads=heads,
+        calibrator=None if entry.method == "temperature" else calibrator_from_json(entry.parameters),
+        member_temperatures=each,
+        range=None if entry.range is None else CalibratedRange.from_json(entry.range),
+        roi_mm=float(entry.roi["distance_mm"]),
+    )
 
 
 def _numbers(temperature: float | Sequence[float]) -> float | tuple[float, ...]:

@@ -128,7 +128,7 @@ def _check_file(path: Path, members: MemberSet, mode: str, step_size: float, pre
     problem = problem_in(document)
     if problem:
         return CheckReport(False, f"{path} cannot be used: {problem}; calibrate the model again", path, (), changed)
-    record = CalibrationRecord.read(path)
+    record = CalibrationRecord.read(path, as_written=False)
     entry, reason = record.find(members.fingerprint() | computing(step_size, precision), mode, members.mirroring)
     entries = tuple(report_on(stored, record, path, members) for stored in record.entries)
     chosen = None if entry is None else next(i for i, stored in enumerate(record.entries) if stored is entry)

@@ -61,7 +61,7 @@ def report_on(entry: CalibrationEntry, record: CalibrationRecord, path: Path, me
     return EntryReport(
         f"{in_words(entry.members)}, {flips}, {entry.mode}, {entry.method}",
         (
-            f"Method {entry.method}" if entry.temperature is None else temperature_in_words(entry),
+            temperature_in_words(entry),
             f"{_count(len(entry.cases), 'case')}: {_named(entry)}",
             f"Fitted within {entry.roi['distance_mm']:g} mm of {_REFERENCES[entry.roi['reference']]}",
             *_figures(entry),

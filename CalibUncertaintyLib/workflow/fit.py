@@ -1,108 +1,117 @@
-"""From the voxels of labelled cases to a calibration's temperatures, figures and thresholds."""
+"""From the voxels of labelled cases to a record's entries: temperatures or other methods, figures before and after, thresholds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from ..calibration.regions import FittedRegionTemperatures, RegionTemperatureFit
 from ..calibration.softmax import probabilities
-from ..calibration.temperature import FittedTemperature, TemperatureFit
 from ..errors import CalibUncertaintyError
 from ..evaluation.metrics import CalibrationMetrics, RegionMetrics, mean_over_cases
-from ..model.folder import ModelFolder
-from ..model.heads import Heads, region_truth
+from ..model.calibrated_range import CalibratedRange
+from ..model.folder import Fold
 from ..model.record import CalibrationEntry
 from ..progress import Progress
-from ..uncertainty.measures import MEASURES, MemberStatistics
+from ..uncertainty.measures import MEASURES, MemberStatistics, measures_of
 from ..uncertainty.threshold import ThresholdFit
-from .applied import MODES, AppliedCalibration, mean_probability, pooled_scores
+from .applied import AppliedCalibration
+from .candidates import Candidate, FittedCandidate, Reference, calibrated, fit_candidates, member_temperatures, parts
 from .labelled import RoiVoxels
 from .maps import measure_names, measure_values
 
-CHUNK_VALUES = 8_000_000  # logits of one part, over members and classes: mean and statistics take some times that
-_FIGURES = ("nll", "ece_toplabel", "brier_mean", "accuracy", "mean_confidence", "signed_gap")
+__all__ = ["Reference", "entry_of", "figures", "fit_entries", "parts"]
+_FIGURES = (
+    "n", "nll", "ece_toplabel", "brier_sum", "brier_mean", "accuracy", "mean_confidence", "signed_gap", "ece_class", "ace_class",
+    "mce_toplabel", "smooth_ece", "dice",
+)  # fmt: skip
+_OF_CLASS = ("ece", "ace", "signed_gap", "dice", "bins")
 
 
-@dataclass(frozen=True)
-class Reference:
-    """How reference labels are read for a model's heads. labels: "labels" of its dataset.json."""
-
-    heads: Heads
-    labels: dict = field(repr=False)
-
-    @classmethod
-    def of(cls, model: ModelFolder) -> Reference:
-        """Of a model folder."""
-        return cls(model.heads, model.dataset["labels"])
-
-    def truth(self, numbers: np.ndarray) -> np.ndarray:
-        """What a fit compares with, of label numbers (N,): these for softmax; for regions (C, N) bool."""
-        return region_truth(numbers, self.labels) if self.heads.sigmoid else numbers
-
-    def decoded(self, numbers: np.ndarray) -> np.ndarray:
-        """The segmentation (N,) that would be right: for regions drawn one over the other, as a prediction is."""
-        return self.heads.label_of(self.truth(numbers).astype(np.float32)) if self.heads.sigmoid else numbers
-
-    def new_fit(self) -> TemperatureFit | RegionTemperatureFit:
-        """An accumulator of voxels for a temperature, or one a region."""
-        return RegionTemperatureFit(self.heads.names) if self.heads.sigmoid else TemperatureFit()
-
-    def new_metrics(self) -> CalibrationMetrics | RegionMetrics:
-        """An accumulator of voxels for the figures."""
-        return RegionMetrics(self.heads.names) if self.heads.sigmoid else CalibrationMetrics(self.heads.channels)
+def new_metrics(reference: Reference) -> CalibrationMetrics | RegionMetrics:
+    """An accumulator of voxels for the figures."""
+    heads = reference.heads
+    return RegionMetrics(heads.names) if heads.sigmoid else CalibrationMetrics(heads.channels, names=reference.classes)
 
 
 def fit_entries(
-    cases: Sequence[RoiVoxels], members: dict, reference: Reference, roi_mm: float, bootstrap: int, progress: Progress
-) -> list[CalibrationEntry]:
-    """One entry for each way of pooling, of everything that was collected.
+    cases: Sequence[RoiVoxels], members: dict, reference: Reference, roi_mm: float, bootstrap: int, progress: Progress,
+    candidates: Sequence[Candidate] = (Candidate(), Candidate("pool_prob")), source: str = "held_out",
+    compared: Sequence[dict] = (),
+) -> list[CalibrationEntry]:  # fmt: skip
+    """One entry for each candidate, of everything that was collected.
 
     members: as they stand in the record. roi_mm: the distance that the voxels were collected in. bootstrap: draws of cases.
-    Raises CalibUncertaintyError where there is no voxel at all.
+    source, compared: as they stand in the entries. Raises CalibUncertaintyError where there is no voxel at all.
     """
     if not any(case.size for case in cases):
         raise CalibUncertaintyError("no structure was predicted or drawn in any case; there is nothing to calibrate on")
-    fits, shared = {mode: reference.new_fit() for mode in MODES}, reference.new_fit()
-    for index, voxels in enumerate(cases):
-        for part in parts(voxels):
-            pooled, of_members = voxels.pooled[:, part], voxels.members[..., part]
-            truth = reference.truth(voxels.labels[part])
-            mean = mean_probability(of_members, reference.heads)
-            for mode in MODES:
-                fits[mode].add(voxels.case.id, pooled_scores(mode, reference.heads, pooled, mean)[0], truth)
-            shared.add(voxels.case.id, of_members, truth)
-        progress.report(0.5 * (index + 1) / len(cases), "fitting temperatures")
-    member = shared.fit(bootstrap=0)
-    for message in member.warnings:
-        progress.warn(f"{message}; the temperature says nothing about the others")
-    fitted = {mode: fit.fit(bootstrap) for mode, fit in fits.items()}
-    return [_entry(cases, mode, fitted[mode], member, members, reference, roi_mm, progress) for mode in MODES]
+    progress.report(0.0, "fitting")
+    fitted = fit_candidates(cases, candidates, reference, bootstrap)
+    entries = []
+    for number, (candidate, found) in enumerate(fitted.items()):
+        progress.report(0.5 + 0.5 * number / len(fitted), f"figures and thresholds: {candidate}")
+        entries.append(entry_of(cases, found, members, reference, roi_mm, progress, source, compared))
+    return entries
 
 
-def _entry(
-    cases: Sequence[RoiVoxels], mode: str, fitted: FittedTemperature | FittedRegionTemperatures,
-    member: FittedTemperature | FittedRegionTemperatures, members: dict, reference: Reference, roi_mm: float, progress: Progress,
+def ensemble_entries(
+    of_folds: Mapping[Fold, Sequence[RoiVoxels]], members: dict, reference: Reference, roi_mm: float, bootstrap: int,
+    progress: Progress,
+) -> list[CalibrationEntry]:  # fmt: skip
+    """Entries of several folds together from what each says alone about the cases it did not see: modes `shared` and `member`.
+
+    shared: one temperature with the least NLL over all of these; member: each fold's own. The figures are those of the single
+    folds at these temperatures, not of their mean, which no case is there for.
+    """
+    numbered = [
+        replace(voxels, sources=(number,) * len(voxels.members))
+        for number, voxels_of in enumerate(of_folds.values())
+        for voxels in voxels_of
+    ]
+    fitted = fit_candidates(numbered, [Candidate("shared"), Candidate("member")], reference, bootstrap)
+    entries = [
+        entry_of(numbered, found, members, reference, roi_mm, progress, "out_of_fold") for found in fitted.values()
+    ]
+    return [replace(entry, thresholds={}) for entry in entries]  # of the measures of one fold, not of several
+
+
+def entry_of(
+    cases: Sequence[RoiVoxels], found: FittedCandidate, members: dict, reference: Reference, roi_mm: float, progress: Progress,
+    source: str = "held_out", compared: Sequence[dict] = (),
 ) -> CalibrationEntry:  # fmt: skip
-    if fitted.status != "ok":
-        shown = ", ".join(f"{value:g}" for value in np.atleast_1d(fitted.temperature))
-        progress.warn(f"{mode}: the temperature ran to its limit ({shown}, {fitted.status}); look at the cases")
-    before = AppliedCalibration(mode, heads=reference.heads)
-    after = AppliedCalibration(mode, fitted.temperature, member.temperature, calibrated=True, heads=reference.heads)
+    """A fitted candidate as it stands in the record, with figures before and after and the thresholds of every measure."""
+    candidate, after = found.candidate, found.applied
+    for message in found.warnings:
+        progress.warn(f"{message}; the temperature says nothing about the others")
+    if found.status != "ok" and candidate.method == "temperature":
+        values = after.member_temperatures or after.temperature
+        shown = ", ".join(f"{value:g}" for value in np.ravel(values))
+        progress.warn(
+            f"{candidate.mode}: the temperature ran to its limit ({shown}, {found.status}); look at the cases"
+        )
+    before = AppliedCalibration(candidate.mode, heads=reference.heads)
+    is_temperature = candidate.method == "temperature"
+    each = after.member_temperatures
     return CalibrationEntry(
         members=members,
-        mode=mode,
-        temperature=_plain(fitted.temperature),
-        temperature_interval=_known(fitted.interval),
-        temperature_status=fitted.status,
-        member_temperature=_plain(member.temperature),
+        mode=candidate.mode,
+        method=candidate.method,
+        temperature=_plain(after.temperature) if is_temperature and each is None else None,
+        temperature_interval=_known(found.interval) if found.interval is not None else None,
+        temperature_status=found.status,
+        member_temperature=None if each is not None else _plain(after.member_temperature),
+        member_temperatures=None if each is None else [_plain(value) for value in each],
+        parameters=found.parameters,
         roi={"distance_mm": roi_mm, "reference": "union"},
-        cases=list(fitted.cases),
+        cases=list(found.cases),
         figures={"before": figures(cases, before, reference), "after": figures(cases, after, reference)},
         thresholds=_thresholds(cases, after, reference),
+        source=source,
+        range=_range(cases, after, reference, roi_mm),
+        compared=list(compared),
     )
 
 
@@ -119,24 +128,45 @@ def _known(interval: Sequence) -> list | None:
 
 
 def figures(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> dict:
-    """NLL, ECE, Brier score and more over the ROI voxels, as mean over cases and pooled over all voxels."""
-    results, pooled, changed = [], reference.new_metrics(), 0
+    """Every figure over the ROI voxels, as mean over cases and pooled over all voxels; see `CalibrationMetrics.full_result`."""
+    results, pooled, changed, against_stock = [], new_metrics(reference), 0, 0
     for voxels in cases:
-        metrics = reference.new_metrics()
+        metrics = new_metrics(reference)
         for part in parts(voxels):
-            p, _, by_temperature = _calibrated(voxels, part, calibration)
+            p, label, by_calibration = calibrated(voxels, part, calibration)
             metrics.add(p, reference.truth(voxels.labels[part]))
-            changed += by_temperature
-        results.append(metrics.result())
+            changed += by_calibration
+            against_stock += int(np.count_nonzero(label != reference.heads.label_of_logits(voxels.pooled[:, part])))
+        results.append(metrics.full_result())
         pooled.merge(metrics)
-    whole = pooled.result()
+    whole = pooled.full_result()
+    classes = whole.pop("regions", None) or whole.pop("classes")
     return {
-        "per_case": mean_over_cases(results),
-        "pooled": {key: value for key, value in whole.items() if key != "bins"},
-        "cases": {voxels.case.id: {key: r[key] for key in _FIGURES} for voxels, r in zip(cases, results, strict=True)},
+        "per_case": {**mean_over_cases(results), **_means(results)},
+        "pooled": {key: value for key, value in whole.items() if key not in ("bins", "regions")},
+        "cases": {voxels.case.id: _of_case(result) for voxels, result in zip(cases, results, strict=True)},
         "bins": whole["bins"],
+        "classes": {name: {key: found[key] for key in _OF_CLASS if key in found} for name, found in classes.items()},
         "changed_by_temperature": changed,
+        "differs_from_stock": against_stock,
     }
+
+
+def _of_case(result: dict) -> dict:
+    found = {key: result[key] for key in _FIGURES if key in result}
+    classes = result.get("regions") or result["classes"]
+    return found | {
+        "dice_per_class": {name: of_class["dice"] for name, of_class in classes.items() if name != "background"}
+    }
+
+
+def _means(results: Sequence[dict]) -> dict:
+    """Means over cases of the figures that `mean_over_cases` does not know; NaN cases are left out of each."""
+    found = {}
+    for key in ("ece_class", "ace_class", "mce_toplabel", "smooth_ece", "dice"):
+        known = [result[key] for result in results if key in result and math.isfinite(result[key])]
+        found[key] = float(np.mean(known)) if known else math.nan
+    return found
 
 
 def _thresholds(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> dict:
@@ -149,29 +179,36 @@ def _thresholds(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, ref
     for voxels in cases:
         for part in parts(voxels):
             near = voxels.near_prediction[part]
-            p, label, _ = _calibrated(voxels, part, calibration)
+            p, label, _ = calibrated(voxels, part, calibration)
             wrong = (label != reference.decoded(voxels.labels[part]))[near]
-            mean, entropy = _of_members(voxels.members[..., part], calibration) if n_members > 1 else (None, None)
+            mean, entropy = _of_members(voxels, part, calibration) if n_members > 1 else (None, None)
             for name, values in measure_values(p, heads, n_members, mean, entropy).items():
                 fits[name].add(voxels.case.id, values[near], wrong)
     fitted = {name: fit.fit() for name, fit in fits.items()}
     return {name: threshold.to_json() for name, threshold in fitted.items() if threshold.status == "ok"}
 
 
-def _calibrated(voxels: RoiVoxels, part: slice, calibration: AppliedCalibration) -> tuple[np.ndarray, np.ndarray, int]:
-    mean = mean_probability(voxels.members[..., part], calibration.heads) if calibration.mode == "pool_prob" else None
-    return calibration.probabilities(voxels.pooled[:, part], mean)
-
-
-def _of_members(logits: np.ndarray, calibration: AppliedCalibration) -> tuple[np.ndarray, np.ndarray]:
-    """The members' mean probability (C, N) and mean entropy (N,), at the temperature they share."""
+def _of_members(voxels: RoiVoxels, part: slice, calibration: AppliedCalibration) -> tuple[np.ndarray, np.ndarray]:
+    """The members' mean probability (C, N) and mean entropy (N,), at the temperature they share, or each at its own."""
     statistics = MemberStatistics(calibration.sigmoid)
-    for of_member in logits:
-        statistics.add(probabilities(of_member, calibration.member_temperature, calibration.sigmoid))
+    for of_member, temperature in zip(voxels.members[..., part], member_temperatures(voxels, calibration), strict=True):
+        statistics.add(probabilities(of_member, temperature, calibration.sigmoid))
     return statistics.mean, statistics.expected_entropy
 
 
-def parts(voxels: RoiVoxels) -> Iterator[slice]:
-    """The voxels of a case in pieces that fit into memory, however many members and classes there are."""
-    step = max(1, CHUNK_VALUES // max(1, voxels.members.shape[0] * voxels.members.shape[1]))
-    return (slice(start, min(start + step, voxels.size)) for start in range(0, voxels.size, step))
+def _range(
+    cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference, roi_mm: float
+) -> dict | None:
+    """What these cases look like to this calibration; None where their images are not known (stored probabilities)."""
+    heads = reference.heads
+    names = dict(zip(heads.values, heads.names, strict=True))
+    traits = []
+    for voxels in cases:
+        if voxels.traits is None:
+            return None
+        entropy, label = np.empty(voxels.size, np.float32), np.empty(voxels.size, np.uint16)
+        for part in parts(voxels):
+            p, label[part], _ = calibrated(voxels, part, calibration)
+            entropy[part] = measures_of(p, heads.sigmoid)["entropy"]
+        traits.append(voxels.traits.with_run(entropy, label, voxels.near_prediction, names, voxels.voxel_ml, roi_mm))
+    return CalibratedRange.of(traits).to_json()

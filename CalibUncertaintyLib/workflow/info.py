@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..calibration.methods import METHODS
 from ..errors import CalibUncertaintyError
 from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry, CalibrationRecord
@@ -37,7 +38,7 @@ def stored_entries(path: Path) -> list[str]:
         return [f"Record: {error}"]
     return [
         f"Stored in {path.name}: {in_words(entry.members)}, {'with' if entry.members['mirroring'] else 'without'} flips,"
-        f" {entry.mode}: temperature {temperature_text(entry.temperature)},"
+        f" {entry.mode}: {_briefly(entry)},"
         f" {len(entry.cases)} case{'' if len(entry.cases) == 1 else 's'}"
         for entry in record.entries
     ]
@@ -58,8 +59,19 @@ def _count(members: MemberSet) -> str:
     return f"{count}, {members.least_members} member{'' if members.least_members == 1 else 's'}"
 
 
+def _briefly(entry: CalibrationEntry) -> str:
+    if entry.method != "temperature":
+        return METHODS[entry.method].title if entry.method in METHODS else f"method {entry.method}"
+    if entry.member_temperatures:
+        return f"temperatures of the members {'; '.join(map(temperature_text, entry.member_temperatures))}"
+    return f"temperature {temperature_text(entry.temperature)}"
+
+
 def temperature_in_words(entry: CalibrationEntry) -> str:
-    """ "Temperature 1.020 (95 % interval 0.97 to 1.08)", or one for each region in the order of dataset.json."""
+    """ "Temperature 1.020 (95 % interval 0.97 to 1.08)", or one for each region in the order of dataset.json; or the method."""
+    if entry.method != "temperature" or entry.member_temperatures:
+        briefly = _briefly(entry)
+        return briefly[0].upper() + briefly[1:]
     if isinstance(entry.temperature, list | tuple):
         intervals = entry.temperature_interval or [None] * len(entry.temperature)
         shown = [f"{t:.3f}{_interval(i)}" for t, i in zip(entry.temperature, intervals, strict=True)]

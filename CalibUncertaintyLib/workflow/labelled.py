@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..inference.boxes import Box
 from ..inference.members import MemberPredictor, Prepared
-from ..inference.opinions import Opinions
+from ..inference.opinions import Opinions, source_of
 from ..inference.scratch import Scratch
 from ..model.fold_honesty import in_common, in_words, named_like_training, same_name, trained_on, unknown_training
 from ..model.folder import ModelFolder
@@ -24,12 +25,14 @@ from .room import bytes_on_disk, check_room
 from .source_case import LabelledCase, named
 from .source_manifest import read_cases
 from .source_reference import labels_of_references, read_reference
+from .traits import CaseTraits, traits_of_ct
 
 __all__ = [
-    "FirstStage", "LabelledCase", "RoiVoxels", "check_room_of", "collect", "labels_of_references", "near_structures",
-    "read_cases", "read_images", "read_reference", "refuse_doubtful_cases", "warn_of_cropped",
+    "FirstStage", "LabelledCase", "LabelledVolume", "RoiVoxels", "check_room_of", "collect", "labels_of_references",
+    "near_structures", "read_cases", "read_images", "read_reference", "refuse_doubtful_cases", "warn_of_cropped",
 ]  # fmt: skip
 
+VOLUME_MARGIN = 8  # voxels, no calibrator looks farther
 FirstStage = Callable[[Sequence[Volume]], np.ndarray | None]
 
 
@@ -86,12 +89,28 @@ def refuse_repeated(cases: Sequence[LabelledCase], excluded: Collection[str] = (
 
 
 @dataclass(frozen=True)
+class LabelledVolume:
+    """The box around a case's ROI, for calibrators that look at a voxel's neighbours, in the network's axis order.
+
+    logits: (C, z, y, x) float16; labels: (z, y, x) int32 reference; roi: (z, y, x) bool; image: (z, y, x) float32 HU; positions:
+    (N,) of the case's `RoiVoxels`, in the flattened box.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    roi: np.ndarray
+    image: np.ndarray
+    positions: np.ndarray
+
+
+@dataclass(frozen=True)
 class RoiVoxels:
     """The voxels of one case within the ROI distance of prediction or reference, N of them, one after the other.
 
     pooled: (C, N) and members: (M, C, N) float16 logits. labels: (N,) reference, its own numbers. near_prediction: (N,)
     True within the distance of the prediction alone, the ROI that a new patient has. `outside` counts ROI voxels in
-    the empty background that nnU-Net crops away: they have no logits and are left out.
+    the empty background that nnU-Net crops away: they have no logits and are left out. sources: (M,) which set of weights each
+    member has, None where each has its own. traits: what the CT looks like; voxel_ml: mL. volume: where it was asked for.
     """
 
     case: LabelledCase
@@ -100,6 +119,10 @@ class RoiVoxels:
     labels: np.ndarray
     near_prediction: np.ndarray
     outside: int
+    sources: tuple[int, ...] | None = None
+    traits: CaseTraits | None = None
+    voxel_ml: float = math.nan
+    volume: LabelledVolume | None = None
 
     @property
     def size(self) -> int:
@@ -109,9 +132,11 @@ class RoiVoxels:
 
 def collect(
     case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch, kept: Scratch,
-    progress: Progress, previous: FirstStage | None = None, resample_labels: bool = False,
+    progress: Progress, previous: FirstStage | None = None, resample_labels: bool = False, with_volume: bool = False,
 ) -> RoiVoxels:  # fmt: skip
     """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
+
+    with_volume: keep the box around these voxels too (`RoiVoxels.volume`).
 
     model: the first of the members' models. passing: for the logits of the whole case; kept: for those that are returned.
     previous: gives what a cascade's first stage predicts on the case's images, (z, y, x). resample_labels: see `read_reference`.
@@ -131,7 +156,14 @@ def collect(
     near, near_prediction = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
     voxels = _gather(case, opinions, near, near_prediction, truth, kept)
     warn_of_cropped(voxels, progress)
-    return voxels
+    sources = list(dict.fromkeys(map(source_of, predictor.members)))
+    return replace(
+        voxels,
+        sources=tuple(sources.index(source_of(member)) for member in predictor.members),
+        traits=traits_of_ct(volumes[0]),
+        voxel_ml=volumes[0].voxel_volume_ml,
+        volume=_volume(opinions, near, truth, frame.to_network(volumes[0].array), kept) if with_volume else None,
+    )
 
 
 def near_structures(
@@ -219,6 +251,30 @@ def _gather(
         labels[part], close[part] = truth[window][mask], near_prediction[window][mask]
         done = part.stop
     return RoiVoxels(case, pooled, members, labels, close, total - count)
+
+
+def _volume(
+    opinions: Opinions, near: np.ndarray, truth: np.ndarray, image: np.ndarray, scratch: Scratch
+) -> LabelledVolume | None:
+    """The box around the ROI, as far as nnU-Net's crop reaches; None where there is no such voxel."""
+    start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
+    crop = Box(tuple(start), tuple(a + n for a, n in zip(start, size, strict=True)))
+    if not near[crop.slices].any():
+        return None
+    box = _bounds(near).grown((VOLUME_MARGIN,) * 3, near.shape).within(crop)
+    logits = scratch.array((opinions.n_classes, *box.shape), np.float16)
+    numbers = np.arange(int(np.prod(box.shape, dtype=np.int64))).reshape(box.shape)
+    for slab in opinions.slabs(box):
+        logits[(slice(None), *slab.inside)] = slab.pooled
+    inner, positions = _bounds(near), []
+    for slab in opinions.slabs(inner):  # in the order of `_gather`
+        window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, inner.start, strict=True))
+        here = tuple(slice(s.start - a, s.stop - a) for s, a in zip(window, box.start, strict=True))
+        positions.append(numbers[here][near[window]])
+    labels = np.where(near, truth, 0)[box.slices].astype(np.int32)
+    return LabelledVolume(
+        logits, labels, near[box.slices].copy(), np.ascontiguousarray(image[box.slices], np.float32), np.concatenate(positions)
+    )
 
 
 def _logit_bytes(n_classes: int, shape: Sequence[int]) -> int:

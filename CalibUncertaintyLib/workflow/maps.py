@@ -9,7 +9,7 @@ import numpy as np
 
 from ..calibration.decisions import changed_labels
 from ..inference.boxes import Box, hull
-from ..inference.opinions import Opinions
+from ..inference.opinions import Opinions, Slab
 from ..inference.scratch import Blocks, Scratch
 from ..model.heads import Heads, first_argmax
 from ..progress import Progress
@@ -87,8 +87,9 @@ def make_maps(
     heads: Heads,
     scratch: Scratch,
     progress: Progress,
+    image: np.ndarray | None = None,
 ) -> Maps:
-    """Calibrated probabilities, labels and every measure of one case."""
+    """Calibrated probabilities, labels and every measure of one case. image: the CT in the network's axis order, HU."""
     around, n_members = hull(boxes), len(opinions.members)
     names = measure_names(n_members)
     label_type = np.uint8 if max(heads.values) <= 255 else np.uint16
@@ -99,7 +100,7 @@ def make_maps(
     total, done = sum(box.voxels for box in boxes), 0
     for window, slab in _windows(opinions, boxes, around):
         mean = slab.means.probability[-1] if slab.means is not None else None
-        p, label, changed = calibration.probabilities(slab.pooled, mean)
+        p, label, changed = calibration.probabilities(slab.pooled, mean, with_surroundings(calibration, slab, image))
         maps.changed_by_temperature += changed
         if calibration.mode != "pool_logit":
             maps.changed_by_pooling += changed_labels(label, heads.label_of_logits(slab.pooled))
@@ -118,6 +119,15 @@ def make_maps(
         done += int(np.prod(label.shape))
         progress.report(done / total)
     return maps
+
+
+def with_surroundings(calibration: AppliedCalibration, slab: Slab, image: np.ndarray | None) -> np.ndarray | None:
+    """The calibrated probabilities (C, ...) of a slab by a calibrator that looks at each voxel's neighbours; None for others."""
+    if calibration.halo is None:
+        return None
+    pooled, box, inside = slab.around(calibration.halo)
+    around = None if image is None else np.ascontiguousarray(image[box.slices], np.float32)
+    return calibration.calibrator.transform(pooled, around)[(slice(None), *inside)]
 
 
 def _windows(opinions: Opinions, boxes: list[Box], around: Box) -> Iterator[tuple[tuple[slice, ...], object]]:
@@ -151,7 +161,7 @@ def temperatures_of(calibration: AppliedCalibration, n_members: int) -> list:
     """The temperatures at which the members' probabilities are averaged: the one they share first, the pool's own last."""
     if n_members < 2:
         return []
-    shared = calibration.member_temperature
+    shared = calibration.temperatures_of_members()
     return [shared, 1.0] if calibration.mode == "pool_prob" and np.any(np.asarray(shared) != 1.0) else [shared]
 
 

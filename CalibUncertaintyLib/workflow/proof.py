@@ -13,8 +13,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..calibration.methods import METHODS
 from ..errors import CalibUncertaintyError
+from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry, CalibrationRecord
+from ..model.record_match import PRECISION, STEP_SIZE, computing
 from ..plain_json import plain
 from .info import temperature_in_words
 from .proof_numbers import (
@@ -65,7 +68,7 @@ def proof_of(
             "described": described,
             "mode": entry.mode,
             "method": entry.method,
-            "preserves": stored.get("preserves"),
+            "preserves": METHODS[entry.method].preserves if entry.method in METHODS else None,
             "parameters": parameters,
             "in_words": _in_words(entry, stored),
             "roi": stored["roi"],
@@ -104,6 +107,23 @@ def write_proof(folder: str | Path, proof: Mapping) -> dict[str, Path]:
     return _put(folder, contents)
 
 
+def write_stored_proof(
+    members: MemberSet, mode: str, calibration: str | Path, folder: Path, step_size: float = STEP_SIZE, precision: str = PRECISION,
+) -> dict[str, Path]:  # fmt: skip
+    """`write_proof` of the entry that holds for these members. calibration: auto, or a record file.
+
+    Raises CalibUncertaintyError where no record is there, or none of its entries holds for them.
+    """
+    path = members.models[0].record_path if str(calibration) == "auto" else Path(calibration)
+    record = CalibrationRecord.read(path)
+    entry, reason = record.find(members.fingerprint() | computing(step_size, precision), mode, members.mirroring)
+    if entry is None:
+        raise CalibUncertaintyError(f"{path} does not hold for these members: {reason}; calibrate them first")
+    heads = members.models[0].heads
+    classes = heads.names if heads.sigmoid else ("background", *heads.names)
+    return write_proof(folder, proof_of(entry, record, classes, members.describe(), entry.compared))
+
+
 def case_table(proof: Mapping) -> str:
     """The figures of each case as CSV: case, voxels, every figure before and after, Dice by structure. Fractions, not percent."""
     stream = io.StringIO()
@@ -123,7 +143,7 @@ def case_table(proof: Mapping) -> str:
 def _in_words(entry: CalibrationEntry, stored: Mapping) -> str:
     if stored.get("in_words"):
         return str(stored["in_words"])
-    return temperature_in_words(entry) if entry.method == "temperature" else str(entry.method)
+    return temperature_in_words(entry)
 
 
 def _put(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:

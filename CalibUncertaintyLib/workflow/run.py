@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.regions import FoundRegions, find_regions
-from ..uncertainty.roi import distance_to_structures
+from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
 from .maps import EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
 from .options import SegmentOptions
 from .room import bytes_on_disk
+from .traits import traits_of_ct
 from .writing import check_space
 
 
@@ -64,7 +65,7 @@ class Run:
         with progress.stage("predict", 0.1, 0.75):
             opinions = Opinions.ask(
                 predictor, self.case, scratch, progress, temperatures_of(self.calibration, len(predictor.members)),
-                self.calibration.temperature, self.calibration.mode == "pool_prob",
+                self.calibration.highest_temperature(), self.calibration.mode != "pool_logit",
             )  # fmt: skip
             self.precision = predictor.labels_that_differ(self.case, opinions.likely)
         self.effective_members = opinions.effective_members
@@ -77,7 +78,8 @@ class Run:
             exported = int(self.volume.array.size) * (1 + 4 * (n_classes + 5) * len(chosen.export))
             maps = 4 * voxels * (n_classes + 7)
             check_space(self.out, self.folder, bytes_on_disk(scratch, [maps]) + maps + exported)
-            self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress)
+            image = self.case.frame.to_network(self.volume.array)
+            self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress, image)
         del opinions  # what follows needs the room
         give_back_memory()
         with progress.stage("regions", 0.85, 0.9, "distances and regions"):
@@ -100,6 +102,20 @@ class Run:
             self.options.roi_mm, self.threshold, self.geometry, self.model.labels, self.options.min_region_ml * 1000.0,
             self.options.miss_probability, frame.to_volume(self.maps.likeliest),
         )  # fmt: skip
+
+    def outside_of_calibration(self) -> list[str]:
+        """In what this CT and what was found in it lie outside of what the applied calibration has seen; see `CalibratedRange`."""
+        calibration, heads, options = self.calibration, self.predictor.heads, self.options
+        if calibration.range is None:
+            return []
+        names = dict(zip(heads.values, heads.names, strict=True))
+        entropy = self.case.frame.to_volume(self.maps.fields.read("entropy"))
+        traits = traits_of_ct(self.volume).with_run(
+            entropy, self.label, roi_mask(self.distance, calibration.roi_mm), names, self.volume.voxel_volume_ml, calibration.roi_mm
+        )
+        # the box holds all voxels that near to a structure only where the run's ROI reaches as far
+        whole = options.full_volume or options.roi_mm >= calibration.roi_mm
+        return calibration.range.warnings_for(traits if whole else replace(traits, entropy=None, roi_mm=None))
 
     def threshold_of(self, measure: str) -> tuple[float, str]:
         """The stored threshold of a measure, or our default."""

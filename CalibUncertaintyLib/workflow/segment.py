@@ -82,6 +82,10 @@ def segment(
             warnings += previous.warnings
         run = Run(volumes, members, chosen, calibration, predictor, previous, estimate, out, aside, progress)
         run.compute(scratch)
+        outside = run.outside_of_calibration()
+        for message in outside:
+            progress.warn(message)
+        warnings += outside
         with progress.stage("write", 0.9, 0.995, "writing the maps"):
             write_result(aside, run, description, warnings, began, scratch)
     progress.finish()

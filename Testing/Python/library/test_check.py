@@ -93,7 +93,7 @@ def test_a_record_that_holds_is_told_in_full(model):
     assert "Content: as it was written" in text
     assert f"calib-uncertainty {record.versions['calib-uncertainty']}" in text
     assert f"torch {record.versions['torch']}" in text
-    assert "schema version 1 (1 to 2 can be read)" in text
+    assert "schema version 1 (1 to 3 can be read)" in text
     assert "Entry 1 of 4, the one that holds for these members: " in text
     assert text.count("the one that holds") == 1
     for stored, entry in zip(record.entries, report.entries, strict=True):
