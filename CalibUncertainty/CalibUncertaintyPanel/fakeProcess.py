@@ -1,4 +1,5 @@
 """A FAKE of the computation, for tests: speaks its protocol, writes a real Result folder, and uses no network at all.
+Asked to calibrate, it stores a real record with made-up figures, and a page.
 
 Its "model" calls everything above 110 HU a structure: Organ in the half with the lower i index, Node in the other.
 
@@ -10,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -35,9 +37,10 @@ def main(argv=None):
     parser.add_argument("request", type=Path)
     parser.add_argument("--progress", default="json")
     options = parser.parse_args(argv)
-    arguments = json.loads(options.request.read_text(encoding="utf-8"))["arguments"]
+    request = json.loads(options.request.read_text(encoding="utf-8"))
     say("progress", stage="read", fraction=0.05, message="reading the CT")
-    return _ACTIONS.get(options.behaviour, _succeed)(arguments, options.behaviour)
+    succeed = _calibrate if request["verb"] == "calibrate" else _succeed
+    return _ACTIONS.get(options.behaviour, succeed)(request["arguments"], options.behaviour)
 
 
 def _succeed(arguments, behaviour):
@@ -58,6 +61,12 @@ def _succeed(arguments, behaviour):
     return 0
 
 
+def _calibrate(arguments, behaviour):
+    import fakeCalibration  # it lies beside this script
+
+    return fakeCalibration.calibrate(arguments, behaviour)
+
+
 def _fail(arguments, behaviour):
     print("Traceback (most recent call last):\n  tensor.py\nRuntimeError: CUDA out of memory", file=sys.stderr)
     return 1
@@ -69,8 +78,11 @@ def _refuse(arguments, behaviour):
 
 
 def _hang(arguments, behaviour):
-    out = Path(arguments["out"])
-    out.with_name(f".{out.name}.{os.getpid()}.partial").mkdir()
+    if "out" in arguments:
+        out = Path(arguments["out"])
+        out.with_name(f".{out.name}.{os.getpid()}.partial").mkdir()
+    else:  # a calibration keeps its logits in the temporary folder
+        Path(tempfile.gettempdir(), "logits.scratch").write_bytes(b"half written")
     print("about to hang", file=sys.stderr, flush=True)
     while True:
         time.sleep(1)

@@ -7,6 +7,7 @@ import qt
 from slicer.i18n import tr as _
 
 from . import ctVolume, modelSummary
+from .backgroundAnswer import BackgroundAnswer
 from .parameterNode import ALL_FOLDS, foldList, isChosen
 
 CHECK_INTERVAL_MS = 150
@@ -23,7 +24,7 @@ class InputsSection:
         self._readFrom = None
         self._checked = None
         self._foldBoxes = []
-        self._check = modelSummary.CalibrationCheck()
+        self._check = BackgroundAnswer("check")
         self._timer = qt.QTimer()
         self._timer.setInterval(CHECK_INTERVAL_MS)
         self._timer.connect("timeout()", self._onCheckTimer)
@@ -65,6 +66,12 @@ class InputsSection:
         wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
         lineEdit.addCurrentPathToHistory()
         lineEdit.blockSignals(wasBlocked)
+
+    def checkAgain(self):
+        """Look at the calibration anew: another one may have been stored."""
+        self._checked = None
+        if self.panel.parameterNode is not None:
+            self._startCheck(self.panel.parameterNode)
 
     def _onModelPath(self, path):
         if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.modelFolder:
@@ -140,14 +147,14 @@ class InputsSection:
         if choice == self._checked:
             return
         self._checked = choice
-        self._check.start(self.summary, *choice)
+        self._check.start(modelSummary.checkCalibration, self.summary, *choice)
         self._timer.start()
 
     def _onCheckTimer(self):
-        summary = self._check.poll()
-        if summary is not None:
+        answer = self._check.poll()
+        if answer is not None:
             self._timer.stop()
-            self._showSummary(summary)
+            self._showSummary(answer.value)
 
 
 def _summaryText(summary):

@@ -36,19 +36,21 @@ class Event:
 class Job:
     """A run: `start`, then `poll` until `finished`; `cancel` at any time."""
 
-    def __init__(self, command, request, folder, libraryFolder, stallSeconds=STALL_SECONDS):
+    def __init__(self, command, request, folder, libraryFolder, stallSeconds=STALL_SECONDS, environment=None):
         """
         :param command: program and first arguments; the request and `--progress json` are put behind it.
         :param request: what is written to request.json.
         :param folder: an existing folder for request.json and log.txt.
         :param libraryFolder: folder that holds the CalibUncertaintyLib package, for the process's import path.
         :param stallSeconds: silence after which `poll` reports once that nothing comes any more.
+        :param environment: further environment variables of the process.
         """
         self.command = list(command)
         self.request = request
         self.folder = Path(folder)
         self.libraryFolder = Path(libraryFolder)
         self.stallSeconds = stallSeconds
+        self.environment = dict(environment or {})
         self.tail = deque(maxlen=TAIL_LINES)
         self.fraction = 0.0
         self.finished = False
@@ -143,6 +145,7 @@ class Job:
         paths = [str(self.libraryFolder), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
         environment.update(PYTHONUNBUFFERED="1", PYTHONIOENCODING="utf-8", PYTHONFAULTHANDLER="1")
+        environment.update(self.environment)
         return environment
 
     def _read(self, name):

@@ -6,10 +6,12 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from .backgroundAnswer import BackgroundAnswer
 from .overlays import PER_STRUCTURE
 from .parameterNode import CtWindow
 from .sliceLayers import LayerView, showLayers
 
+RAW_INTERVAL_MS = 50
 ROI_DELAY_MS = 40  # moving the ROI slider rewrites a box of voxels: once for all moves of this time
 
 
@@ -27,20 +29,27 @@ class LayersSection:
         self._roiTimer.setSingleShot(True)
         self._roiTimer.setInterval(ROI_DELAY_MS)
         self._roiTimer.connect("timeout()", self._applyRoi)
+        self._raw = BackgroundAnswer("raw")
+        self._rawAsked = None
+        self._rawTimer = qt.QTimer()
+        self._rawTimer.setInterval(RAW_INTERVAL_MS)
+        self._rawTimer.connect("timeout()", self._onRawTimer)
         self._setEyeIcons(resourcePath)
         ui.measureComboBox.connect("currentIndexChanged(int)", self._onMeasure)
         ui.structureComboBox.connect("currentIndexChanged(int)", self._onStructure)
         ui.storedThresholdButton.connect("clicked(bool)", self._onStoredThreshold)
 
     def release(self):
-        """Stop timers."""
+        """Stop timers and thread."""
         self._roiTimer.stop()
+        self._forgetRaw()
 
     def onNewOverlays(self):
         """Offer what these overlays can show. The choices of the parameter node stay where they still make sense."""
         overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
         self._appliedWindow = None
         self._written.clear()
+        self._forgetRaw()
         self.ui.layersEmptyLabel.setVisible(overlays is None)
         self.ui.layersWidget.setVisible(overlays is not None)
         if overlays is None:
@@ -56,6 +65,7 @@ class LayersSection:
         if not complete:
             self.ui.roiShownSlider.toolTip = self.ui.measureComboBox.toolTip = self.ui.structureComboBox.toolTip = away
         with slicer.util.NodeModify(parameterNode):
+            parameterNode.rawShown = overlays.shownRaw  # a new result begins with what it is: calibrated or not
             if parameterNode.measure not in [info.id for info in self._measures]:
                 parameterNode.measure = overlays.shownMeasure
             if parameterNode.structure not in self._structures:
@@ -116,8 +126,7 @@ class LayersSection:
         if parameterNode.structure in self._structures:
             _select(self.ui.structureComboBox, self._structures.index(parameterNode.structure))
         self.ui.measureSentenceLabel.setText(f"<i>{info.sentence}</i>")
-        word = _("Calibrated probability") if overlays.calibrated else _("Probability (NOT CALIBRATED)")
-        self.ui.probabilityLayerLabel.setText(word)
+        self._updateRaw(overlays)
         _setRange(self.ui.thresholdSlider, info.upper, parameterNode.threshold)
         self.ui.thresholdSlider.suffix = f" {info.unit}" if info.unit != "probability" else ""
         if overlays.result is not None:
@@ -132,19 +141,63 @@ class LayersSection:
         )
         self.ui.storedThresholdButton.enabled = abs(info.threshold - parameterNode.threshold) > 0.0005
 
+    def _updateRaw(self, overlays):
+        word = _("Calibrated probability") if overlays.calibrated else _("Probability (NOT CALIBRATED)")
+        self.ui.probabilityLayerLabel.setText(_("Raw probability") if overlays.shownRaw else word)
+        available, reason = overlays.rawAvailability
+        self.ui.rawCheckBox.enabled = available
+        self.ui.rawCheckBox.toolTip = reason or _(
+            "Show the probability as the model said it, before calibration; colours and scale stay the same"
+        )
+
     def _applyMaps(self, overlays, parameterNode):
         if overlays.result is None:
             return
         measure, structure = parameterNode.measure, parameterNode.structure
         ofStructure = overlays.uncertaintyNode.GetAttribute("CalibUncertainty.Structure")
         otherMeasure = overlays.shownMeasure != measure or (measure == PER_STRUCTURE and ofStructure != structure)
-        if overlays.shownStructure == structure and not otherMeasure:
+        raw = self._rawWanted(overlays, parameterNode)
+        otherProbability = overlays.shownStructure != structure or overlays.shownRaw != raw
+        if not otherProbability and not otherMeasure:
             return
         with slicer.util.WaitCursor():
-            if overlays.shownStructure != structure:
-                overlays.showProbability(structure)
+            if otherProbability:
+                overlays.showProbability(structure, raw)
+                self.panel.updateStatus()
+                self._updateRaw(overlays)
             if otherMeasure:
                 overlays.showUncertainty(measure, structure)
+
+    def _rawWanted(self, overlays, parameterNode):
+        """Whether the raw probability is to be shown now; while it is being computed for the first time, not yet."""
+        if not parameterNode.rawShown or not overlays.rawAvailability[0]:
+            self._forgetRaw()
+            return False
+        if not overlays.rawIsReady and self._rawAsked is None:
+            self._rawAsked = parameterNode.structure
+            self._raw.start(overlays.rawReader(parameterNode.structure))
+            self._rawTimer.start()
+        return overlays.rawIsReady
+
+    def _onRawTimer(self):
+        answer = self._raw.poll()
+        if answer is None:
+            return
+        structure, overlays = self._rawAsked, self.panel.overlays
+        self._forgetRaw()
+        if overlays is None or overlays.result is None or self.panel.parameterNode is None:
+            return
+        if answer.error is not None:
+            self.panel.parameterNode.rawShown = False
+            self.panel.showError(str(answer.error))
+            return
+        overlays.takeRaw(structure, answer.value)
+        self.panel.update()
+
+    def _forgetRaw(self):
+        self._raw.stop()
+        self._rawTimer.stop()
+        self._rawAsked = None
 
     def _applyRoi(self):
         if self.panel.overlays is not None and self.panel.parameterNode is not None:

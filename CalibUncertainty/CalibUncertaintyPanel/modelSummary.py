@@ -1,7 +1,6 @@
 """What is in a model folder, in plain words. The check of the calibration hashes every checkpoint, so a thread does it."""
 
 import logging
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,34 +72,3 @@ def checkCalibration(summary, folds, pooling, mirroring, calibration):
             logging.exception("CalibUncertainty: the calibration of %s cannot be checked", summary.folder)
         return replace(summary, problem=str(error), calibrated=False, calibrationText=f"NOT CALIBRATED: {error}")
     return replace(summary, calibrated=applied.calibrated, calibrationText=applied.summary(selected))
-
-
-class CalibrationCheck:
-    """`checkCalibration` in a thread: `start`, then `poll` until it gives the summary. A newer start makes older ones void."""
-
-    def __init__(self):
-        self._answers = {}
-        self._latest = 0
-
-    def start(self, *arguments):
-        """Begin a check with the arguments of `checkCalibration`."""
-        self._latest += 1
-        number = self._latest
-        thread = threading.Thread(
-            target=self._run, args=(number, arguments), name="CalibUncertainty-check", daemon=True
-        )
-        thread.start()
-
-    def stop(self):
-        """Forget what is under way."""
-        self._latest += 1
-        self._answers.clear()
-
-    def poll(self):
-        """The summary of the latest check once it is there, once; otherwise None."""
-        return self._answers.pop(self._latest, None)
-
-    def _run(self, number, arguments):
-        answer = checkCalibration(*arguments)
-        if number == self._latest:
-            self._answers[number] = answer

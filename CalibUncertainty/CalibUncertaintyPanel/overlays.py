@@ -48,6 +48,7 @@ class Overlays:
         self.segmentationNode = segmentationNode
         self.result = result
         self._maps = {}
+        self._rawIsReady = False
         self._roiDistanceMm = None
         self._scaleObservation = overlayNodes.legendFollowsWindow(uncertaintyNode)
 
@@ -106,6 +107,23 @@ class Overlays:
         return self.probabilityNode.GetAttribute(PREFIX + "Calibrated") == "true"
 
     @property
+    def shownRaw(self):
+        """Whether the probability layer shows what the model said before it was calibrated."""
+        return self.probabilityNode.GetAttribute(PREFIX + "Raw") == "true"
+
+    @property
+    def rawAvailability(self):
+        """(Whether the raw probability can be shown, why not)."""
+        if self.result is None:
+            return False, "The Result folder of these layers is not there any more; open it again."
+        return self.result.raw_availability
+
+    @property
+    def rawIsReady(self):
+        """Whether showing the raw probability takes no longer than showing another structure."""
+        return self._rawIsReady
+
+    @property
     def shownMeasure(self):
         """Identifier of the measure that is shown."""
         return self.uncertaintyNode.GetAttribute(PREFIX + "Measure") or ""
@@ -159,14 +177,31 @@ class Overlays:
         """Largest distance from the structures, in mm, that the Result holds maps for."""
         return float(self.result.provenance["roi"]["distance_mm"]) if self.result is not None else 0.0
 
-    def showProbability(self, structure):
-        """Show the probability of a structure, by name."""
-        volume = self._probability(structure)
+    def rawReader(self, structure):
+        """A function that reads the raw probability of a structure, for a thread: it takes seconds the first time.
+
+        It touches neither the scene nor these layers; hand what it returns to `takeRaw`.
+        """
+        result = self.result
+        return lambda: result.raw_probability(structure)
+
+    def takeRaw(self, structure, volume):
+        """Keep what `rawReader`'s function has returned."""
+        self._cached(("raw", structure), lambda: volume)
+        self._rawIsReady = True
+
+    def showProbability(self, structure, raw=False):
+        """Show the probability of a structure, by name.
+
+        :param raw: as it was before calibration; the colour scale stays the same. See `rawAvailability`.
+        """
+        volume = self._probability(structure, raw)
         self._fill(self.probabilityNode, volume, volume.array)
         self.probabilityNode.SetAttribute(PREFIX + "Structure", structure)
-        self.probabilityNode.SetName(f"Probability of {structure}{self._suffix}")
+        self.probabilityNode.SetAttribute(PREFIX + "Raw", "true" if raw else "false")
+        self.probabilityNode.SetName(f"Probability of {structure}{' (RAW, NOT CALIBRATED)' if raw else self._suffix}")
         overlayNodes.setScale(self.probabilityNode, 1.0)
-        overlayNodes.setLegend(self.probabilityNode, f"Probability\n{structure}\n{self._state}")
+        overlayNodes.setLegend(self.probabilityNode, f"Probability\n{structure}\n{'RAW' if raw else self._state}")
 
     def showUncertainty(self, measure, structure):
         """Show a measure; `entropy_k` is that of the named structure. Falls back to the first measure there is."""
@@ -208,7 +243,9 @@ class Overlays:
         displayNode.SetVisibility(visible)
         displayNode.SetOpacity(opacity)
 
-    def _probability(self, structure):
+    def _probability(self, structure, raw):
+        if raw:
+            return self._cached(("raw", structure), lambda: self.result.raw_probability(structure))
         return self._cached(("probability", structure), lambda: self.result.probability(structure))
 
     def _uncertainty(self, measure, structure):

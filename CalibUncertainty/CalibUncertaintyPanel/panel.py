@@ -8,6 +8,8 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from . import ctVolume, overlayNodes, slicerCompat, statusLine
+from .calibrateSection import CalibrateSection
+from .calibrationSection import CalibrationSection
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
@@ -37,6 +39,8 @@ class Panel(VTKObservationMixin):
         self._lastCt = None
         self.inputs = InputsSection(self, self.ui)
         self.run = RunSection(self, self.ui)
+        self.calibration = CalibrationSection(self, self.ui)
+        self.calibrate = CalibrateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
         self.review = ReviewTable(self, self.ui)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
@@ -51,7 +55,7 @@ class Panel(VTKObservationMixin):
     def release(self):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
         self.setParameterNode(None)
-        for section in (self.run, self.inputs, self.layers):
+        for section in (self.run, self.calibrate, self.calibration, self.inputs, self.layers):
             section.release()
         self.removeObservers()
 
@@ -95,19 +99,30 @@ class Panel(VTKObservationMixin):
         self._lastCt = self.parameterNode.ctVolume or self._lastCt
         try:
             self.inputs.update()
+            self.calibration.update()
             self.layers.update()
             self.updateRunButton()
         finally:
             self._updating = False
 
     def updateRunButton(self):
-        """Enable Run when a run can start, and say why not when it cannot."""
+        """Enable Run and Calibrate when they can start, and say why not when they cannot."""
         self.run.update()
+        self.calibrate.update()
 
-    def showError(self, message, details=""):
-        """Tell the user in one line, in the panel and in a message box; the details go to the log."""
+    def updateStatus(self):
+        """Say whether the probabilities that are shown are calibrated."""
+        text, style = statusLine.statusOf(self.overlays)
+        self.ui.statusLabel.setText(text)
+        self.ui.statusLabel.setStyleSheet(style)
+
+    def showError(self, message, details="", section=None):
+        """Tell the user in one line, in the panel and in a message box; the details go to the log.
+
+        :param section: the `JobSection` that the line is shown in; that of runs otherwise.
+        """
         logging.error("CalibUncertainty: %s\n%s", message, details)
-        self.run.showError(message)
+        (section or self.run).showError(message)
         if details:
             slicer.util.errorDisplay(message, windowTitle="CalibUncertainty", detailedText=details)
         else:
@@ -160,9 +175,7 @@ class Panel(VTKObservationMixin):
                 self.overlays.hide()  # over another patient's CT they would mislead
             self.overlays.release()
         self.overlays = overlays
-        text, style = statusLine.statusOf(overlays)
-        self.ui.statusLabel.setText(text)
-        self.ui.statusLabel.setStyleSheet(style)
+        self.updateStatus()
         self.layers.onNewOverlays()
         self.review.fill(overlays.result if overlays is not None else None)
 

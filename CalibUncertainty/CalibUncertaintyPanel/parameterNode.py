@@ -46,12 +46,33 @@ class Pooling(enum.Enum):
 
     LOGIT = "pool_logit"
     PROBABILITY = "pool_prob"
+    SHARED = "shared"
+    MEMBER = "member"
 
     def label(self):
         """Text in the panel."""
-        if self is Pooling.LOGIT:
-            return _("Average the logits (labels as nnU-Net's)")
-        return _("Average the probabilities (labels may change)")
+        return {
+            "pool_logit": _("Average the logits (labels as nnU-Net's)"),
+            "pool_prob": _("Average the probabilities (labels may change)"),
+            "shared": _("Calibrate all folds alike, then average (labels may change)"),
+            "member": _("Calibrate each fold, then average (labels may change)"),
+        }[self.value]
+
+
+class CalibrationWays(enum.Enum):
+    """For which ways of putting folds together a calibration is fitted; the values are those of the request."""
+
+    LOGIT = "pool_logit"
+    ALL = "all"
+    AUTO = "auto"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            "pool_logit": _("Averaged logits (nnU-Net's own labels)"),
+            "all": _("Every way, to choose from"),
+            "auto": _("The best one that changes no label"),
+        }[self.value]
 
 
 class CtWindow(enum.Enum):
@@ -85,6 +106,9 @@ class CalibUncertaintyParameterNode:
     threshold - in the unit of the measure.
     roiShownMm - up to what the Result holds, which may be more than this panel lets compute.
     probabilityFloor - probabilities below this many per cent are not drawn.
+    rawShown - the probability layer shows what the model said before it was calibrated.
+    calibrationCases - labelled cases: a list, or the folder of a raw nnU-Net dataset.
+    proofFolder - the proof of the last calibration, and proofOf the model folder it is of.
     """
 
     ctVolume: vtkMRMLScalarVolumeNode
@@ -97,6 +121,12 @@ class CalibUncertaintyParameterNode:
     roiComputedMm: Annotated[float, WithinRange(1, 100)] = 15.0
     outputFolder: pathlib.Path
 
+    calibrationCases: pathlib.Path
+    calibrationWays: CalibrationWays = CalibrationWays.LOGIT
+    calibrationRoiMm: Annotated[float, WithinRange(1, 100)] = 15.0
+    proofFolder: pathlib.Path
+    proofOf: pathlib.Path
+
     resultFolder: pathlib.Path
     probabilityVolume: vtkMRMLScalarVolumeNode
     uncertaintyVolume: vtkMRMLScalarVolumeNode
@@ -107,6 +137,7 @@ class CalibUncertaintyParameterNode:
     threshold: Annotated[float, WithinRange(0, 10)] = 0.35
     roiShownMm: Annotated[float, WithinRange(0, 1000)] = 15.0
     probabilityFloor: Percent = 5.0
+    rawShown: bool = False
     ctWindow: CtWindow = CtWindow.SOFT_TISSUE
     ctVisible: bool = True
     probabilityVisible: bool = True

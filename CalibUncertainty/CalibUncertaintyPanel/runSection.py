@@ -7,53 +7,38 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import install, runs
+from .jobSection import JobSection, clock
 from .parameterNode import isChosen
 
-POLL_INTERVAL_MS = 100
 
-
-class RunSection:
-    """One run at a time, polled with a timer."""
+class RunSection(JobSection):
+    """One run at a time."""
 
     def __init__(self, panel, ui):
-        self.panel = panel
+        JobSection.__init__(self, panel, ui.progressBar, ui.stageLabel, ui.timeLabel, ui.errorLabel)
         self.ui = ui
-        self.job = None
         self._ctNode = None
-        self._stalled = False
         self._installing = False
-        self._timer = qt.QTimer()
-        self._timer.setInterval(POLL_INTERVAL_MS)
-        self._timer.connect("timeout()", self.poll)
         ui.runButton.connect("clicked(bool)", self.onRun)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
         ui.openResultButton.connect("clicked(bool)", self.onOpenResult)
         ui.showLogButton.connect("toggled(bool)", self.onShowLog)
         ui.copyDetailsButton.connect("clicked(bool)", self.onCopyDetails)
         ui.logTextEdit.hide()
-        ui.progressBar.hide()
-        ui.errorLabel.hide()
-        ui.stageLabel.hide()
-        ui.timeLabel.hide()
-
-    @property
-    def running(self):
-        """Whether a run is under way."""
-        return self.job is not None and self.job.running
 
     def release(self):
         """Stop the run together with its whole process tree: the panel is going away."""
-        self._timer.stop()
-        if self.running:
-            self.job.cancel()
-            runs.tidyUp(self.job)
+        JobSection.release(self)
         self._ctNode = None
+
+    @property
+    def installing(self):
+        """Whether packages are being installed."""
+        return self._installing
 
     def update(self):
         """Enable the buttons that make sense now and say why the others do not."""
-        problem = _("A run is under way.") if self.running else self.panel.inputs.problem()
-        if self._installing:
-            problem = _("Packages are being installed.")
+        problem = self._problem()
         self.ui.runButton.enabled = not problem
         self.ui.runButton.toolTip = problem or _("Segment the CT in a separate process; Slicer stays usable.")
         self.ui.cancelButton.enabled = self.running
@@ -66,20 +51,29 @@ class RunSection:
             else _("There has been no run.")
         )
 
+    def _problem(self):
+        if self._installing:
+            return _("Packages are being installed.")
+        if self.running:
+            return _("A run is under way.")
+        if self.panel.calibrate.running:
+            return _("A calibration is under way; run when it has ended.")
+        return self.panel.inputs.problem()
+
     def onRun(self, checked=None):
         """Check what is needed, then start."""
         if self._installing:
             return
         self.showError("")
         if self.panel.needsPackages:
-            refusal = self._installPackages() or self.panel.inputs.problem()  # the scene may be another one by now
+            refusal = self.installPackages() or self.panel.inputs.problem()  # the scene may be another one by now
             if refusal:
                 self.showError(refusal)
                 return
         parameterNode = self.panel.parameterNode
         try:
             with slicer.util.WaitCursor():
-                self.job = runs.startRun(parameterNode, self.panel.inputs.summary.folder, self.panel.logic.command)
+                job = runs.startRun(parameterNode, self.panel.inputs.summary.folder, self.panel.logic.command)
         except (ValueError, OSError) as error:
             self.panel.showError(str(error))
             return
@@ -87,14 +81,13 @@ class RunSection:
         if self.panel.needsPackages:  # a substitute for tests has a model folder that is soon gone
             self.panel.inputs.remember()
         self.ui.logTextEdit.clear()
-        for widget in (self.ui.progressBar, self.ui.stageLabel, self.ui.timeLabel):
-            widget.show()
-        self.ui.progressBar.setRange(0, 0)  # busy, until the first report
-        self.ui.stageLabel.setText(_("Starting..."))
-        self._timer.start()
-        self.panel.updateRunButton()
+        self.follow(job)
 
-    def _installPackages(self):
+    def installPackages(self):
+        """Install what the computation needs, after asking.
+
+        :return: an empty string when everything is there, otherwise why it is not, in one sentence.
+        """
         # pip lets Slicer work on meanwhile: a second click must not start a second pip.
         self._installing = True
         self.panel.updateRunButton()
@@ -112,19 +105,7 @@ class RunSection:
 
     def onCancel(self, checked=None):
         """Stop the run."""
-        if self.running:
-            self.job.cancel()
-            self._finish(_("Cancelled. Nothing was kept."))
-
-    def poll(self):
-        """Take what the process has said since the last call."""
-        if self.job is None:
-            self._timer.stop()
-            return
-        for event in self.job.poll():
-            self._handle(event)
-        if self.running:
-            self._showTimes()
+        self.cancel(_("Cancelled. Nothing was kept."))
 
     def onOpenResult(self, checked=None):
         """Show a Result folder that was made elsewhere."""
@@ -140,72 +121,32 @@ class RunSection:
     def onShowLog(self, shown):
         """Show or hide the log."""
         self.ui.logTextEdit.setVisible(shown)
-        self._fillLog()
+        self.afterEvent()
 
     def onCopyDetails(self, checked=None):
         """Put what a bug report needs on the clipboard."""
         slicer.app.clipboard().setText(f"{self.ui.errorLabel.text}\n{self.job.details()}")
 
-    def _handle(self, event):
-        if event.kind == "progress":
-            if self._stalled:
-                self._stalled = False
-                self.showError("")
-            self.ui.progressBar.setRange(0, 1000)
-            self.ui.progressBar.setValue(round(1000 * self.job.fraction))
-            self.ui.stageLabel.setText(f"{event.stage}: {event.message}" if event.message else event.stage)
-        elif event.kind == "warning":
-            logging.warning("CalibUncertainty: %s", event.message)
-        elif event.kind == "stalled":
-            self._stalled = True
-            self.showError(event.message)
-        elif event.kind == "result":
-            self._onResult(event.folder)
-        elif event.kind == "error":
-            self._finish(_("Failed."))
-            self.panel.showError(event.message, self.job.details())
-        self._fillLog()
-
-    def _onResult(self, folder):
+    def onResult(self, path):
+        """Show the Result folder, if its CT is still there."""
         ctNode = self._ctNode
-        self._finish(_("Finished in {time}.").format(time=_clock(self.job.elapsedSeconds)))
+        self.finish(_("Finished in {time}.").format(time=clock(self.job.elapsedSeconds)))
         if ctNode is None or ctNode.GetScene() is None:
             # Its patient is not in the scene any more: showing the result over another one would be dangerous.
             text = _("The run finished, but its CT is not in the scene any more. The result is in {folder}; load the CT and "
-                     "use 'Open a result...'.").format(folder=folder)  # fmt: skip
+                     "use 'Open a result...'.").format(folder=path)  # fmt: skip
             self.showError(text)
             return
-        self.panel.showResult(folder, ctNode)
+        self.panel.showResult(path, ctNode)
 
-    def _finish(self, text):
-        self._timer.stop()
+    def tidyUp(self):
+        """Remove the copy of the CT, and what a stopped process has left."""
         runs.tidyUp(self.job)
         self._ctNode = None
-        self.ui.progressBar.hide()
-        self.ui.timeLabel.hide()
-        self.ui.stageLabel.setText(text)
-        self._fillLog()
-        self.panel.updateRunButton()
 
-    def showError(self, text):
-        """Show one line of error in the panel, or take it away."""
-        self.ui.errorLabel.setText(text)
-        self.ui.errorLabel.setStyleSheet("color: #c0392b; font-weight: bold")
-        self.ui.errorLabel.setVisible(bool(text))
-
-    def _showTimes(self):
-        remaining = self.job.remainingSeconds
-        text = _clock(self.job.elapsedSeconds)
-        if remaining is not None:
-            text += _(", about {time} left").format(time=_clock(remaining))
-        self.ui.timeLabel.setText(text)
-
-    def _fillLog(self):
+    def afterEvent(self):
+        """Fill the log, where it is shown."""
         if self.job is not None and self.ui.showLogButton.checked:
             self.ui.logTextEdit.setPlainText("\n".join(self.job.tail))
             bar = self.ui.logTextEdit.verticalScrollBar()
             bar.setValue(bar.maximum)
-
-
-def _clock(seconds):
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

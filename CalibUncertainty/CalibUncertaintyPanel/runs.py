@@ -36,7 +36,7 @@ def startRun(parameterNode, modelFolder, command=None):
     folder = Path(slicerCompat.runFolder())
     ctVolume.writeCt(ctNode, folder / CT_FILE)
     request = makeRequest(parameterNode, modelFolder, folder, ctNode.GetName())
-    job = Job(command or libraryCommand(), request, folder, _libraryFolder())
+    job = Job(command or libraryCommand(), request, folder, libraryFolder())
     job.start()
     return job
 
@@ -79,7 +79,8 @@ def tidyUp(job):
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _libraryFolder():
+def libraryFolder():
+    """The folder to put on the process's import path."""
     # Built and installed, the package lies with Slicer's scripted modules; unbuilt, beside the module's folder.
     import CalibUncertaintyLib
 

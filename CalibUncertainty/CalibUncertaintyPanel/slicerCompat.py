@@ -83,6 +83,28 @@ def nnUNetInstaller():
     return InstallLogic(doAskConfirmation=False)
 
 
+def showChart(chartNode):
+    """Show a plot chart: in a plot view of the layout, which is changed to one with a plot where it has none.
+
+    :return: whether there was a layout to show it in; a Slicer without main window has none, and nothing happens then.
+    """
+    application = getattr(slicer, "app", None)
+    if application is None or application.layoutManager() is None:
+        return False
+    slicer.modules.plots.logic().ShowChartInLayout(chartNode)
+    return True
+
+
+def openInBrowser(path):
+    """Open a file of this computer with the program that opens web pages.
+
+    :return: whether there is one.
+    """
+    import qt
+
+    return qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
+
+
 def soon(function):
     """Call a function when Slicer has come back from what it is doing."""
     import qt

@@ -22,11 +22,13 @@ def statusOf(overlays):
     if not overlays.calibrated and not summary.startswith("NOT CALIBRATED"):
         summary = f"NOT CALIBRATED: {summary}"
     lines = [f"<b>{html.escape(summary)}</b>"]
-    if not overlays.calibrated:
+    if overlays.shownRaw:
+        lines.insert(0, f"<b>{_('RAW PROBABILITY SHOWN, as it was before calibration.')}</b>")
+    if not overlays.calibrated or overlays.shownRaw:
         lines.append(_("Do not read these probabilities as frequencies."))
     if overlays.result is not None:
         lines += _linesOf(overlays.result.provenance)
-    return "<br>".join(lines), GOOD if overlays.calibrated else BAD
+    return "<br>".join(lines), GOOD if overlays.calibrated and not overlays.shownRaw else BAD
 
 
 def _linesOf(provenance):

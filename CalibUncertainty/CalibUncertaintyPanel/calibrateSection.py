@@ -1,0 +1,153 @@
+"""Calibrate this model: cases in, a stored calibration and its proof out, in the background."""
+
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import calibrationRuns, slicerCompat
+from .jobSection import JobSection, clock
+from .parameterNode import isChosen
+
+
+class CalibrateSection(JobSection):
+    """One calibration at a time, and none while a CT is segmented."""
+
+    def __init__(self, panel, ui):
+        JobSection.__init__(
+            self,
+            panel,
+            ui.calibrationProgressBar,
+            ui.calibrationStageLabel,
+            ui.calibrationTimeLabel,
+            ui.calibrationErrorLabel,
+        )
+        self.ui = ui
+        ui.casesPathLineEdit.connect("currentPathChanged(QString)", self._onCases)
+        ui.casesPathLineEdit.connect("validInputChanged(bool)", self._onCasesValidity)
+        ui.casesFolderButton.connect("clicked(bool)", self._onCasesFolder)
+        ui.calibrateButton.connect("clicked(bool)", self.onCalibrate)
+        ui.cancelCalibrationButton.connect("clicked(bool)", self.onCancel)
+        ui.proofButton.connect("clicked(bool)", self.onProof)
+
+    def problem(self):
+        """Why a calibration cannot start, or an empty string."""
+        parameterNode, summary = self.panel.parameterNode, self.panel.inputs.summary
+        if parameterNode is None:
+            return _("The scene is being closed.")
+        if self.panel.run.installing:
+            return _("Packages are being installed.")
+        if self.running:
+            return _("A calibration is under way.")
+        if self.panel.run.running:
+            return _("A run is under way; calibrate when it has ended.")
+        if summary is None:
+            return _("Choose the folder of a trained nnU-Net v2 model.")
+        return (
+            summary.problem
+            or calibrationRuns.modelProblem(summary.folder)
+            or calibrationRuns.casesProblem(parameterNode.calibrationCases)
+        )
+
+    def update(self):
+        """Show what the parameter node says, and enable the buttons that make sense now."""
+        parameterNode = self.panel.parameterNode
+        if parameterNode is not None:
+            cases = parameterNode.calibrationCases
+            text = str(cases) if isChosen(cases) else ""
+            if Path(self.ui.casesPathLineEdit.currentPath) != Path(text):
+                self.ui.casesPathLineEdit.currentPath = text
+        problem = self.problem()
+        self.ui.calibrateButton.enabled = not problem
+        self.ui.calibrateButton.toolTip = problem or _(
+            "Fit the temperature to these cases in a separate process and store it in the model folder; Slicer stays usable."
+        )
+        self.ui.cancelCalibrationButton.enabled = self.running
+        self.ui.cancelCalibrationButton.toolTip = (
+            _("Stop the calibration at once; what was stored before stays")
+            if self.running
+            else _("Nothing is running.")
+        )
+        page = self._page()
+        self.ui.proofButton.enabled = page is not None
+        self.ui.proofButton.toolTip = (
+            _("Open {path} in the browser").format(path=page)
+            if page is not None
+            else _("There is no proof page of this model yet: calibrate it.")
+        )
+
+    def onCalibrate(self, checked=None):
+        """Check what is needed, then start."""
+        if self.panel.run.installing or self.running:
+            return
+        self.showError("")
+        if self.panel.needsPackages:
+            refusal = self.panel.run.installPackages() or self.problem()  # the scene may be another one by now
+            if refusal:
+                self.showError(refusal)
+                return
+        try:
+            with slicer.util.WaitCursor():
+                job = calibrationRuns.startCalibration(
+                    self.panel.parameterNode, self.panel.inputs.summary, self.panel.logic.command
+                )
+        except (ValueError, OSError) as error:
+            self.panel.showError(str(error), "", self)
+            return
+        self.follow(job)
+
+    def onCancel(self, checked=None):
+        """Stop the calibration."""
+        self.cancel(_("Cancelled. What was stored before is as it was."))
+
+    def onProof(self, checked=None):
+        """Open the proof page in the browser."""
+        page = self._page()
+        if page is None:
+            self.update()
+        elif not slicerCompat.openInBrowser(page):
+            self.showError(_("No program of this computer opens {path}.").format(path=page))
+
+    def onResult(self, path):
+        """The record is stored: look at it again, and draw its diagram."""
+        arguments, parameterNode = self.job.request["arguments"], self.panel.parameterNode
+        self.finish(_("Stored in {path} after {time}.").format(path=path, time=clock(self.job.elapsedSeconds)))
+        if parameterNode is not None:
+            with slicer.util.NodeModify(parameterNode):
+                parameterNode.proofFolder = Path(arguments["proof"])
+                parameterNode.proofOf = Path(arguments["model"])
+        self.panel.inputs.checkAgain()
+        self.panel.calibration.checkAgain(refreshDiagram=self._isOfChosenModel(arguments["model"]))
+        self.panel.updateRunButton()
+
+    def tidyUp(self):
+        """Remove the logits of the cases."""
+        calibrationRuns.tidyUp(self.job)
+
+    def _isOfChosenModel(self, folder):
+        summary = self.panel.inputs.summary
+        return summary is not None and Path(folder) == Path(summary.folder)
+
+    def _page(self):
+        parameterNode = self.panel.parameterNode
+        if parameterNode is None or not self._isOfChosenModel(parameterNode.proofOf):
+            return None
+        return calibrationRuns.proofPage(parameterNode.proofFolder)
+
+    def _onCases(self, path):
+        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.calibrationCases:
+            self.panel.parameterNode.calibrationCases = Path(path)
+
+    def _onCasesValidity(self, valid):
+        if not valid:  # an emptied line is no acceptable input: the widget says so and reports no path
+            self._onCases(self.ui.casesPathLineEdit.currentPath)
+
+    def _onCasesFolder(self, checked=None):
+        cases = self.panel.parameterNode.calibrationCases
+        start = str(cases) if isChosen(cases) else ""
+        folder = qt.QFileDialog.getExistingDirectory(
+            self.panel.widget, _("Choose a raw nnU-Net dataset (with imagesTr and labelsTr)"), start
+        )
+        if folder:
+            self.ui.casesPathLineEdit.currentPath = folder

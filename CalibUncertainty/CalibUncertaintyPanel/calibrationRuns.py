@@ -1,0 +1,116 @@
+"""Calibrate a model: from the choices of the panel to a request and a process."""
+
+import logging
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+from . import runs, slicerCompat
+from .job import Job
+from .parameterNode import foldList, isChosen
+
+WORK_FOLDER = "work"  # the logits of the cases; gigabytes, gone when the process has ended
+REPORT_FILE = "report.html"
+LISTS = (".csv", ".tsv", ".txt", ".json")
+
+
+def casesProblem(path):
+    """Why this cannot be a source of labelled cases, or an empty string. Looks at names only; the computation reads the files.
+
+    :param path: a list of cases, or the folder of a raw nnU-Net dataset.
+    :return: one sentence for the user.
+    """
+    if not isChosen(path):
+        return "Choose the labelled cases: a CSV or JSON list, or the folder of a raw nnU-Net dataset."
+    path = Path(path)
+    if path.is_dir():
+        missing = [name for name in ("dataset.json", "imagesTr", "labelsTr") if not (path / name).exists()]
+        if missing:
+            return (
+                f"{path} is not a raw nnU-Net dataset: there is no {missing[0]} in it. Choose its folder Dataset###_Name, or a "
+                "CSV or JSON list of cases."
+            )
+        return ""
+    if not path.is_file():
+        return f"{path} does not exist. Choose the labelled cases again."
+    if path.suffix.lower() not in LISTS:
+        return (
+            f"{path.name} is no list of cases. Choose a CSV file (id, ct, labels) or JSON, or the folder of a dataset."
+        )
+    return ""
+
+
+def modelProblem(folder):
+    """Why a calibration cannot be stored beside a model, or an empty string.
+
+    :param folder: the folder with plans.json.
+    """
+    if not os.access(folder, os.W_OK):
+        return (
+            f"The calibration is stored in the model folder, and {folder} cannot be written to. Copy the model to a folder of "
+            "your own and choose that."
+        )
+    return ""
+
+
+def startCalibration(parameterNode, summary, command=None):
+    """Write the request and start the process.
+
+    :param parameterNode: the choices.
+    :param summary: `ModelSummary` of the chosen model.
+    :param command: another program that speaks the protocol, for tests.
+    :return: a running `Job`.
+    :raises ValueError: if there is nothing to calibrate with; the message is one sentence for the user.
+    :raises OSError: if a file cannot be written or the process not be started.
+    """
+    problem = casesProblem(parameterNode.calibrationCases) or modelProblem(summary.folder)
+    if problem:
+        raise ValueError(problem)
+    folder = Path(slicerCompat.runFolder())
+    work = folder / WORK_FOLDER
+    work.mkdir()
+    request = makeRequest(parameterNode, summary, folder)
+    places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(work))
+    job = Job(command or runs.libraryCommand(), request, folder, runs.libraryFolder(), environment=places)
+    job.start()
+    return job
+
+
+def makeRequest(parameterNode, summary, runFolder):
+    """The request of a calibration, as the process reads it.
+
+    :param runFolder: folder of this run; the proof goes there unless the user has chosen a folder for results.
+    """
+    proof = Path(runFolder) / "proof"
+    if isChosen(parameterNode.outputFolder):
+        name = re.sub(r"[^\w\-. ]+", "_", summary.name).strip(" .") or "model"
+        proof = Path(parameterNode.outputFolder) / f"Calibration of {name} {time.strftime('%Y-%m-%d %H-%M-%S')}"
+    arguments = {
+        "cases": str(parameterNode.calibrationCases),
+        "model": str(summary.folder),
+        "folds": foldList(parameterNode.folds),
+        "flips": "mean" if parameterNode.mirroring else "off",
+        "device": parameterNode.device.value,
+        "mode": parameterNode.calibrationWays.value,
+        "roi_mm": parameterNode.calibrationRoiMm,
+        "proof": str(proof),
+    }
+    return {"verb": "calibrate", "arguments": arguments}
+
+
+def tidyUp(job):
+    """Remove the logits that a stopped process has left."""
+    shutil.rmtree(job.folder / WORK_FOLDER, ignore_errors=True)
+    if (job.folder / WORK_FOLDER).exists():  # Windows: a process that is just ending still holds a file
+        logging.info("CalibUncertainty: %s is left for Slicer to remove", job.folder / WORK_FOLDER)
+
+
+def proofPage(folder):
+    """The page of a proof, or None where there is none.
+
+    :param folder: path of the proof, perhaps not chosen.
+    """
+    page = Path(folder) / REPORT_FILE
+    return page if isChosen(folder) and page.is_file() else None

@@ -1,0 +1,132 @@
+"""What every section with a computation in a process of its own has: polling, progress, cancel, and one line of error."""
+
+import logging
+
+import qt
+from slicer.i18n import tr as _
+
+POLL_INTERVAL_MS = 100
+
+
+class JobSection:
+    """One job at a time, polled with a timer. What a job gives is for `onResult`, what it leaves for `tidyUp`."""
+
+    def __init__(self, panel, progressBar, stageLabel, timeLabel, errorLabel):
+        """
+        :param panel: the `Panel`.
+        :param progressBar, stageLabel, timeLabel, errorLabel: widgets; hidden as long as they have nothing to say.
+        """
+        self.panel = panel
+        self.job = None
+        self._stalled = False
+        self._progressBar, self._stageLabel = progressBar, stageLabel
+        self._timeLabel, self._errorLabel = timeLabel, errorLabel
+        self._timer = qt.QTimer()
+        self._timer.setInterval(POLL_INTERVAL_MS)
+        self._timer.connect("timeout()", self.poll)
+        for widget in (progressBar, stageLabel, timeLabel, errorLabel):
+            widget.hide()
+
+    @property
+    def running(self):
+        """Whether a job is under way."""
+        return self.job is not None and self.job.running
+
+    def release(self):
+        """Stop the job together with its whole process tree: the panel is going away."""
+        self._timer.stop()
+        if self.running:
+            self.job.cancel()
+            self.tidyUp()
+
+    def follow(self, job):
+        """Show the progress of a job that has just been started."""
+        self.job = job
+        self._stalled = False
+        for widget in (self._progressBar, self._stageLabel, self._timeLabel):
+            widget.show()
+        self._progressBar.setRange(0, 0)  # busy, until the first report
+        self._timeLabel.setText("")
+        self._stageLabel.setText(_("Starting..."))
+        self._timer.start()
+        self.panel.updateRunButton()
+
+    def cancel(self, text):
+        """Stop the job.
+
+        :param text: what is said then.
+        """
+        if self.running:
+            self.job.cancel()
+            self.finish(text)
+
+    def poll(self):
+        """Take what the process has said since the last call."""
+        if self.job is None:
+            self._timer.stop()
+            return
+        for event in self.job.poll():
+            self._handle(event)
+        if self.running:
+            self._showTimes()
+
+    def finish(self, text):
+        """The job has ended.
+
+        :param text: how, in one line.
+        """
+        self._timer.stop()
+        self.tidyUp()
+        self._progressBar.hide()
+        self._timeLabel.hide()
+        self._stageLabel.setText(text)
+        self.afterEvent()
+        self.panel.updateRunButton()
+
+    def showError(self, text):
+        """Show one line of error in the panel, or take it away."""
+        self._errorLabel.setText(text)
+        self._errorLabel.setStyleSheet("color: #c0392b; font-weight: bold")
+        self._errorLabel.setVisible(bool(text))
+
+    def onResult(self, path):
+        """The job has ended well and left something at this path."""
+        raise NotImplementedError
+
+    def tidyUp(self):
+        """Remove what only the process needed."""
+
+    def afterEvent(self):
+        """The job has said something."""
+
+    def _handle(self, event):
+        if event.kind == "progress":
+            if self._stalled:
+                self._stalled = False
+                self.showError("")
+            self._progressBar.setRange(0, 1000)
+            self._progressBar.setValue(round(1000 * self.job.fraction))
+            self._stageLabel.setText(f"{event.stage}: {event.message}" if event.message else event.stage)
+        elif event.kind == "warning":
+            logging.warning("CalibUncertainty: %s", event.message)
+        elif event.kind == "stalled":
+            self._stalled = True
+            self.showError(event.message)
+        elif event.kind == "result":
+            self.onResult(event.folder)
+        elif event.kind == "error":
+            self.finish(_("Failed."))
+            self.panel.showError(event.message, self.job.details(), self)
+        self.afterEvent()
+
+    def _showTimes(self):
+        remaining = self.job.remainingSeconds
+        text = clock(self.job.elapsedSeconds)
+        if remaining is not None:
+            text += _(", about {time} left").format(time=clock(remaining))
+        self._timeLabel.setText(text)
+
+
+def clock(seconds):
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
