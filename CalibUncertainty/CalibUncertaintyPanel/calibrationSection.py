@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 
 from . import calibrationState, reliabilityDiagram, slicerCompat
 from .backgroundAnswer import BackgroundAnswer
-from .parameterNode import foldList
+from .parameterNode import Pooling, foldList
 
 CHECK_INTERVAL_MS = 150
 GOOD, DOUBTFUL = "#2e8b57", "#c77700"
@@ -30,6 +30,7 @@ class CalibrationSection:
         self._timer.connect("timeout()", self._onTimer)
         ui.calibrationDetailsButton.connect("clicked(bool)", self.onDetails)
         ui.reliabilityButton.connect("clicked(bool)", self.onDiagram)
+        ui.otherWayButton.connect("clicked(bool)", self.onOtherWay)
 
     def release(self):
         """Stop timer and thread, close the window with the details."""
@@ -89,6 +90,11 @@ class CalibrationSection:
         if chart is not None:
             slicerCompat.showChart(chart)
 
+    def onOtherWay(self, checked=None):
+        """Put the folds together in the way that the stored calibration is for."""
+        if self.state is not None and self.state.otherWays and self.panel.parameterNode is not None:
+            self.panel.parameterNode.pooling = Pooling(self.state.otherWays[0])
+
     def _draw(self):
         if self.state is None or reliabilityDiagram.diagramProblem(self.state.figures):
             return None
@@ -115,6 +121,12 @@ class CalibrationSection:
             if state is not None
             else _("There is nothing to tell yet.")
         )
+        ways = state.otherWays if state is not None else ()
+        self.ui.otherWayButton.setVisible(bool(ways))
+        if ways:
+            self.ui.otherWayButton.toolTip = _("Sets 'Put folds together' (Inputs, Advanced) to: {way}").format(
+                way=Pooling(ways[0]).label()
+            )
         problem = _("There is no calibration that holds for these choices.")
         if state is not None and state.holds:
             problem = reliabilityDiagram.diagramProblem(state.figures)
@@ -133,7 +145,11 @@ def stateText(state, waiting):
     if state is None:
         return _("Looking at the stored calibration...") if waiting else _("Choose a model folder above.")
     if not state.holds:
-        return f"<span style='color:{DOUBTFUL}'><b>{_('Not calibrated')}</b></span>: {html.escape(state.verdict)}"
+        text = f"<span style='color:{DOUBTFUL}'><b>{_('Not calibrated')}</b></span>: {html.escape(state.verdict)}"
+        if state.otherWays:
+            ways = "; ".join(Pooling(way).label() for way in state.otherWays)
+            text += "<br>" + html.escape(_("A calibration is stored for: {ways}.").format(ways=ways))
+        return text
     counted = _("{count} case") if state.cases == 1 else _("{count} cases")
     lines = [
         f"<span style='color:{GOOD}'><b>{_('Holds for these folds and flips')}</b></span>",

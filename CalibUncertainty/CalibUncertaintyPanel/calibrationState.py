@@ -3,7 +3,7 @@ a thread asks. Knows neither Qt nor the scene."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,7 @@ class CalibrationState:
     holds: it would be applied to these members. verdict: one sentence that says so, or why not. text: all that `check` says.
     parameters, cases, made, nll, ece: of the entry that holds, else empty; nll (nats) and ece (0..1) are (before, after), means
     over its cases, or None. title: model, members and mode, for a diagram. figures: of the entry, {"before", "after"}.
+    otherWays: where nothing holds, the ways of putting these members together that a stored calibration would hold for.
     """
 
     holds: bool
@@ -25,6 +26,7 @@ class CalibrationState:
     nll: tuple = None
     ece: tuple = None
     warnings: tuple = ()
+    otherWays: tuple = ()
     figures: dict = field(default_factory=dict, repr=False)
 
 
@@ -47,13 +49,24 @@ def readState(modelFolder, folds, pooling, mirroring):
         members = MemberSet.choose(model, model.select_folds(folds), flips="mean" if mirroring else "off")
         report = check_model(members, pooling)
         title = f"{model.name}, {members.describe()}, {pooling}"
-        return _stateOf(report, title)
+        state = _stateOf(report, title)
+        return state if state.holds else replace(state, otherWays=_otherWays(members, pooling))
     except CalibUncertaintyError as error:
         return CalibrationState(False, str(error), str(error))
     except Exception as error:  # whatever odd files hold, the user gets a sentence
         logging.exception("CalibUncertainty: the calibration of %s cannot be looked at", modelFolder)
         text = f"The calibration of {modelFolder} cannot be looked at ({error!r})"
         return CalibrationState(False, text, text)
+
+
+def _otherWays(members, pooling):
+    from CalibUncertaintyLib.model.record import find_calibration
+    from CalibUncertaintyLib.model.record_match import PRECISION, STEP_SIZE, computing
+    from CalibUncertaintyLib.workflow.applied import MODES
+
+    fingerprint, path = members.fingerprint() | computing(STEP_SIZE, PRECISION), members.models[0].record_path
+    others = (mode for mode in MODES if mode != pooling)
+    return tuple(mode for mode in others if find_calibration(path, fingerprint, mode, members.mirroring)[0] is not None)
 
 
 def _stateOf(report, title):

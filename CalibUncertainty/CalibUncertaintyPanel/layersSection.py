@@ -173,6 +173,8 @@ class LayersSection:
         if not parameterNode.rawShown or not overlays.rawAvailability[0]:
             self._forgetRaw()
             return False
+        if overlays.shownRaw and overlays.shownStructure == parameterNode.structure:
+            return True  # as it came with a saved scene
         if not overlays.rawIsReady and self._rawAsked is None:
             self._rawAsked = parameterNode.structure
             self._raw.start(overlays.rawReader(parameterNode.structure))

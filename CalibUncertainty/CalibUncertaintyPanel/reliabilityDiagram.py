@@ -101,13 +101,16 @@ def removeDiagram(scene):
     """Take the diagram out of the scene, with its folder."""
     nodes = [node for node in nodesOfClass(scene, "vtkMRMLNode") if node is not None and node.GetAttribute(ROLE)]
     hierarchy = scene.GetSubjectHierarchyNode()
-    chart = findChart(scene)
-    item = hierarchy.GetItemByDataNode(chart) if hierarchy is not None and chart is not None else 0
-    folder = hierarchy.GetItemParent(item) if item else 0
+    folders = set()
     for node in nodes:
+        item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+        if item:
+            folders.add(hierarchy.GetItemParent(item))
+            hierarchy.RemoveItem(item, False, False)
         scene.RemoveNode(node)
-    if folder and folder != hierarchy.GetSceneItemID() and not hierarchy.GetNumberOfItemChildren(folder):
-        hierarchy.RemoveItem(folder)
+    for folder in folders:
+        if folder != hierarchy.GetSceneItemID() and not hierarchy.GetNumberOfItemChildren(folder):
+            hierarchy.RemoveItem(folder)
 
 
 def _find(scene, className, role):
