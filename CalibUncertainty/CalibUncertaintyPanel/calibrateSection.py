@@ -95,6 +95,8 @@ class CalibrateSection(JobSection):
         except (ValueError, OSError) as error:
             self.panel.showError(str(error), "", self)
             return
+        if self.panel.needsPackages:  # a substitute for tests has cases that are soon gone
+            self._remember()
         self.follow(job)
 
     def onCancel(self, checked=None):
@@ -117,9 +119,14 @@ class CalibrateSection(JobSection):
             with slicer.util.NodeModify(parameterNode):
                 parameterNode.proofFolder = Path(arguments["proof"])
                 parameterNode.proofOf = Path(arguments["model"])
-        self.panel.inputs.checkAgain()
         self.panel.calibration.checkAgain(refreshDiagram=self._isOfChosenModel(arguments["model"]))
         self.panel.updateRunButton()
+
+    def finish(self, text):
+        """The calibration has ended. However it ended, what is stored may be another one: writing the proof comes after it."""
+        JobSection.finish(self, text)
+        self.panel.inputs.checkAgain()
+        self.panel.calibration.checkAgain()
 
     def tidyUp(self):
         """Remove the logits of the cases."""
@@ -134,6 +141,12 @@ class CalibrateSection(JobSection):
         if parameterNode is None or not self._isOfChosenModel(parameterNode.proofOf):
             return None
         return calibrationRuns.proofPage(parameterNode.proofFolder)
+
+    def _remember(self):
+        lineEdit = self.ui.casesPathLineEdit
+        wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
+        lineEdit.addCurrentPathToHistory()
+        lineEdit.blockSignals(wasBlocked)
 
     def _onCases(self, path):
         if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.calibrationCases:

@@ -23,7 +23,7 @@ class CalibrationSection:
         self.state = None
         self._asked = None
         self._refreshDiagram = False
-        self._details = None
+        self._details = self.detailsEdit = None
         self._answer = BackgroundAnswer("calibration")
         self._timer = qt.QTimer()
         self._timer.setInterval(CHECK_INTERVAL_MS)

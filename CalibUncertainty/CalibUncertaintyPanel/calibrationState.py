@@ -71,6 +71,7 @@ def _otherWays(members, pooling):
 
 def _stateOf(report, title):
     from CalibUncertaintyLib.model.record import CalibrationRecord
+    from CalibUncertaintyLib.workflow.info import temperature_in_words
 
     text = "\n".join(report.lines())
     if not report.ok or report.chosen is None:
@@ -81,7 +82,7 @@ def _stateOf(report, title):
         verdict=report.verdict,
         text=text,
         title=title,
-        parameters=_parametersOf(entry),
+        parameters=temperature_in_words(entry),
         cases=len(entry.cases),
         made=str(entry.created)[:10],
         nll=beforeAndAfter(entry.figures, "nll"),
@@ -89,19 +90,6 @@ def _stateOf(report, title):
         warnings=(*report.warnings, *report.entries[report.chosen].warnings),
         figures={when: entry.figures.get(when) or {} for when in ("before", "after")},
     )
-
-
-def _parametersOf(entry):
-    from CalibUncertaintyLib.calibration.methods import METHODS
-    from CalibUncertaintyLib.workflow.applied import temperature_text
-    from CalibUncertaintyLib.workflow.info import temperature_in_words
-
-    if entry.method != "temperature":
-        return METHODS[entry.method].title
-    if entry.temperature is None:
-        each = "; ".join(temperature_text(temperature) for temperature in entry.member_temperatures or ())
-        return f"Temperatures of the members {each}"
-    return temperature_in_words(entry)
 
 
 def beforeAndAfter(figures, key):

@@ -54,8 +54,8 @@ class Pooling(enum.Enum):
         return {
             "pool_logit": _("Average the logits (labels as nnU-Net's)"),
             "pool_prob": _("Average the probabilities (labels may change)"),
-            "shared": _("Calibrate all folds alike, then average (labels may change)"),
-            "member": _("Calibrate each fold, then average (labels may change)"),
+            "shared": _("Calibrate all folds alike, then average"),
+            "member": _("Calibrate each fold, then average"),
         }[self.value]
 
 

@@ -19,8 +19,13 @@ X_TITLE = "Mean probability of the chosen label (%)"
 Y_TITLE = "Voxels whose label was right (%)"
 # Vermillion and blue of Okabe and Ito: told apart by colour-blind readers, and marker and line differ, too
 COLORS = {"before": (0.835, 0.369, 0.0), "after": (0.0, 0.447, 0.698), DIAGONAL: (0.45, 0.45, 0.45)}
-TITLES = {"before": "Before calibration", "after": "After calibration", DIAGONAL: "Perfectly calibrated"}
-LINE_WIDTH, MARKER_SIZE = 2, 9
+TITLES = {"before": "Before", "after": "After", DIAGONAL: "Perfect"}
+LINE_WIDTH, MARKER_SIZE, LEGEND_FONT_SIZE = 2, 9, 10
+X_RANGE = (0.0, 100.0)
+Y_RANGE = (
+    0.0,
+    120.0,
+)  # Slicer draws the legend in the upper right corner, where most voxels are: it gets room above 100 %
 
 
 def pointsOf(bins):
@@ -83,12 +88,11 @@ def updateDiagram(scene, figures, title):
     chart.SetTitle(f"Reliability: {title}")
     chart.SetXAxisTitle(X_TITLE)
     chart.SetYAxisTitle(Y_TITLE)
-    for setAuto, setRange in (
-        (chart.SetXAxisRangeAuto, chart.SetXAxisRange),
-        (chart.SetYAxisRangeAuto, chart.SetYAxisRange),
-    ):
-        setAuto(False)
-        setRange(0.0, 100.0)
+    chart.SetXAxisRangeAuto(False)
+    chart.SetXAxisRange(*X_RANGE)
+    chart.SetYAxisRangeAuto(False)
+    chart.SetYAxisRange(*Y_RANGE)
+    chart.SetLegendFontSize(LEGEND_FONT_SIZE)
     chart.SetLegendVisibility(True)
     chart.SetGridVisibility(True)
     chart.EndModify(wasModifying)
@@ -149,11 +153,10 @@ def _style(series, table, role):
     series.SetMarkerSize(MARKER_SIZE)
     markers = {"before": series.MarkerStyleCircle, "after": series.MarkerStyleSquare}
     series.SetMarkerStyle(markers.get(role, series.MarkerStyleNone))
-    lines = {"before": series.LineStyleDash, "after": series.LineStyleSolid}
-    series.SetLineStyle(lines.get(role, series.LineStyleDot))
+    series.SetLineStyle(series.LineStyleDash if role == "before" else series.LineStyleSolid)
 
 
 def _legend(role, figures):
     pooled = (figures.get(role) or {}).get("pooled") or {}
     error = pooled.get("ece_toplabel")
-    return f"{TITLES[role]} (ECE {100 * error:.2f} %)" if isinstance(error, (int, float)) else TITLES[role]
+    return f"{TITLES[role]}, ECE {100 * error:.2f} %" if isinstance(error, (int, float)) else TITLES[role]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import slicer
 
-from . import testing
+from . import reliabilityDiagram, testing
 from .mrmlTools import nodesOfClass
 
 DEMO_MODEL = Path("DemoModel") / "Dataset900_Phantom" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
 def wholeWayWithFake(case):
-    """Choose CT and model, run the fake computation, look at layers, threshold, measure and review."""
+    """Choose CT and model, run the fake computation, look at layers, threshold, measure, review and raw; calibrate."""
     panel = _openPanel()
     folder = Path(tempfile.mkdtemp(prefix="CalibUncertaintyTest"))
     try:
@@ -28,6 +28,8 @@ def wholeWayWithFake(case):
         runToEnd(case, panel, 60)
         checkLayers(case, panel, ctNode)
         checkReview(case, panel)
+        checkRaw(case, panel)
+        checkCalibrate(case, panel, folder)
     finally:
         panel.logic.command = None
         shutil.rmtree(folder, ignore_errors=True)
@@ -61,12 +63,17 @@ def runToEnd(case, panel, seconds):
     case.assertTrue(panel.run.running, panel.ui.errorLabel.text)
     case.assertFalse(panel.ui.runButton.enabled)
     case.assertTrue(panel.ui.cancelButton.enabled)
+    waitUntil(case, lambda: not panel.run.running, seconds)
+    case.assertIsNotNone(panel.overlays, panel.ui.errorLabel.text)
+
+
+def waitUntil(case, isSo, seconds):
+    """Let Slicer work until something is so."""
     deadline = time.time() + seconds
-    while panel.run.running and time.time() < deadline:
+    while not isSo() and time.time() < deadline:
         slicer.app.processEvents()
         time.sleep(0.02)
-    case.assertFalse(panel.run.running, f"still running after {seconds} s")
-    case.assertIsNotNone(panel.overlays, panel.ui.errorLabel.text)
+    case.assertTrue(isSo(), f"not so after {seconds} s")
 
 
 def checkLayers(case, panel, ctNode):
@@ -100,6 +107,36 @@ def checkReview(case, panel):
         toSlice.DeepCopy(node.GetSliceToRAS())
         toSlice.Invert()
         case.assertAlmostEqual(toSlice.MultiplyPoint((*peak, 1.0))[2], 0.0, places=3)
+
+
+def checkRaw(case, panel):
+    """The raw probability takes the place of the calibrated one, and gives it back."""
+    before = testing.arrayOf(panel.overlays.probabilityNode)
+    panel.ui.rawCheckBox.click()
+    waitUntil(case, lambda: panel.overlays.shownRaw, 60)
+    case.assertFalse((testing.arrayOf(panel.overlays.probabilityNode) == before).all())
+    case.assertIn("RAW", panel.ui.statusLabel.text)
+    panel.ui.rawCheckBox.click()
+    case.assertTrue((testing.arrayOf(panel.overlays.probabilityNode) == before).all())
+
+
+def checkCalibrate(case, panel, folder):
+    """A calibration is stored in the background, told, and drawn as a plot."""
+    cases = Path(folder) / "cases.csv"
+    cases.write_text("id,ct,labels\n", encoding="utf-8")
+    layout = slicer.app.layoutManager().layout
+    panel.ui.casesPathLineEdit.currentPath = str(cases)
+    panel.ui.calibrateButton.click()
+    case.assertFalse(panel.ui.runButton.enabled)
+    waitUntil(case, lambda: not panel.calibrate.running, 60)
+    waitUntil(case, lambda: panel.calibration.state is not None, 60)
+    case.assertTrue(panel.calibration.state.holds, panel.calibration.state.verdict)
+    case.assertTrue(panel.ui.proofButton.enabled, panel.ui.proofButton.toolTip)
+    panel.ui.reliabilityButton.click()
+    case.assertEqual(reliabilityDiagram.findChart(slicer.mrmlScene).GetNumberOfPlotSeriesNodes(), 3)
+    reliabilityDiagram.removeDiagram(slicer.mrmlScene)
+    slicer.app.layoutManager().setLayout(layout)
+    panel.ui.casesPathLineEdit.currentPath = ""
 
 
 def _openPanel():

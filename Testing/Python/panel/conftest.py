@@ -83,6 +83,55 @@ def finished(panel, ct, model, finish):
 
 
 @pytest.fixture
+def calibrated(model):
+    """The model with a stored calibration."""
+    from CalibUncertaintyPanel import fakeCalibration
+
+    for fold in (0, 1):  # folds with the same weights would count as one
+        (model / f"fold_{fold}" / "checkpoint_final.pth").write_bytes(b"weights of fold %d" % fold)
+    return fakeCalibration.writeRecord(model)
+
+
+@pytest.fixture
+def told(panel, slicer_application):
+    """Function that lets the application work until the state of the calibration is known; gives it."""
+
+    def wait():
+        slicer_application.waitUntil(lambda: panel.calibration.state is not None, seconds=20, what="the state")
+        return panel.calibration.state
+
+    return wait
+
+
+@pytest.fixture
+def cases(panel, tmp_path):
+    path = tmp_path / "Fälle 1.csv"
+    path.write_text("id,ct,labels\na,a.nii.gz,a_labels.nii.gz\n", encoding="utf-8")
+    panel.ui.casesPathLineEdit.currentPath = str(path)
+    return path
+
+
+@pytest.fixture
+def ended(panel, slicer_application):
+    """Function that lets the application work until the calibration has ended."""
+
+    def wait(seconds=30):
+        slicer_application.waitUntil(lambda: not panel.calibrate.running, seconds=seconds)
+
+    return wait
+
+
+@pytest.fixture
+def clean_scene():
+    """No diagram of an earlier test is left."""
+    import slicer
+    from CalibUncertaintyPanel import reliabilityDiagram
+
+    yield
+    reliabilityDiagram.removeDiagram(slicer.mrmlScene)
+
+
+@pytest.fixture
 def run_job(tmp_path):
     """Function that starts the fake computation and polls it to its end; returns the job and its events."""
     import time
