@@ -124,8 +124,9 @@ class CalibrationSection:
         ways = state.otherWays if state is not None else ()
         self.ui.otherWayButton.setVisible(bool(ways))
         if ways:
-            self.ui.otherWayButton.toolTip = _("Sets 'Put folds together' (Inputs, Advanced) to: {way}").format(
-                way=Pooling(ways[0]).label()
+            self.ui.otherWayButton.setText(_("Use: {way}").format(way=Pooling(ways[0]).label()))
+            self.ui.otherWayButton.toolTip = _(
+                "Set 'Put folds together' (Inputs, Advanced) so that the calibration holds"
             )
         problem = _("There is no calibration that holds for these choices.")
         if state is not None and state.holds:

@@ -64,7 +64,7 @@ def test_a_calibration_for_another_way_of_putting_folds_together_is_one_click_aw
         in panel.ui.calibrationStateLabel.text
     )
     assert not panel.ui.otherWayButton.isHidden()
-    assert "Average the probabilities" in panel.ui.otherWayButton.toolTip
+    assert panel.ui.otherWayButton.text == "Use: Average the probabilities (labels may change)"
     panel.ui.otherWayButton.click()
     assert panel.parameterNode.pooling.value == "pool_prob"
     assert panel.ui.poolingComboBox.currentIndex == 1
