@@ -50,6 +50,8 @@ def fit_entries(
         raise CalibUncertaintyError("no structure was predicted or drawn in any case; there is nothing to calibrate on")
     progress.report(0.0, "fitting")
     fitted = fit_candidates(cases, candidates, reference, bootstrap)
+    for message in dict.fromkeys(message for found in fitted.values() for message in found.warnings):
+        progress.warn(f"{message}; the calibration says nothing about the others")
     entries = []
     for number, (candidate, found) in enumerate(fitted.items()):
         progress.report(0.5 + 0.5 * number / len(fitted), f"figures and thresholds: {candidate}")
@@ -84,8 +86,6 @@ def entry_of(
 ) -> CalibrationEntry:  # fmt: skip
     """A fitted candidate as it stands in the record, with figures before and after and the thresholds of every measure."""
     candidate, after = found.candidate, found.applied
-    for message in found.warnings:
-        progress.warn(f"{message}; the temperature says nothing about the others")
     if found.status != "ok" and candidate.method == "temperature":
         values = after.member_temperatures or after.temperature
         shown = ", ".join(f"{value:g}" for value in np.ravel(values))
@@ -140,10 +140,14 @@ def figures(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, referen
         results.append(metrics.full_result())
         pooled.merge(metrics)
     whole = pooled.full_result()
-    classes = whole.pop("regions", None) or whole.pop("classes")
+    by_name = "regions" if "regions" in whole else "classes"
+    classes = whole.pop(by_name)
     return {
         "per_case": {**mean_over_cases(results), **_means(results)},
-        "pooled": {key: value for key, value in whole.items() if key not in ("bins", "regions")},
+        "pooled": {
+            **{key: value for key, value in whole.items() if key != "bins"},
+            by_name: {name: {key: found[key] for key in found if key != "bins"} for name, found in classes.items()},
+        },
         "cases": {voxels.case.id: _of_case(result) for voxels, result in zip(cases, results, strict=True)},
         "bins": whole["bins"],
         "classes": {name: {key: found[key] for key in _OF_CLASS if key in found} for name, found in classes.items()},

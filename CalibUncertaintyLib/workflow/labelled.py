@@ -111,6 +111,7 @@ class RoiVoxels:
     True within the distance of the prediction alone, the ROI that a new patient has. `outside` counts ROI voxels in
     the empty background that nnU-Net crops away: they have no logits and are left out. sources: (M,) which set of weights each
     member has, None where each has its own. traits: what the CT looks like; voxel_ml: mL. volume: where it was asked for.
+    in_roi: (N,) where the voxels of the whole CT were asked for, those within the distance; else None, and all are.
     """
 
     case: LabelledCase
@@ -123,6 +124,17 @@ class RoiVoxels:
     traits: CaseTraits | None = None
     voxel_ml: float = math.nan
     volume: LabelledVolume | None = None
+    in_roi: np.ndarray | None = None
+
+    def of_roi(self) -> RoiVoxels:
+        """The voxels within the ROI distance alone."""
+        if self.in_roi is None:
+            return self
+        keep = self.in_roi
+        return replace(
+            self, pooled=self.pooled[:, keep], members=self.members[..., keep], labels=self.labels[keep],
+            near_prediction=self.near_prediction[keep], in_roi=None,
+        )  # fmt: skip
 
     @property
     def size(self) -> int:
@@ -133,10 +145,12 @@ class RoiVoxels:
 def collect(
     case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch, kept: Scratch,
     progress: Progress, previous: FirstStage | None = None, resample_labels: bool = False, with_volume: bool = False,
+    whole: bool = False,
 ) -> RoiVoxels:  # fmt: skip
     """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
 
-    with_volume: keep the box around these voxels too (`RoiVoxels.volume`).
+    with_volume: keep the box around these voxels too (`RoiVoxels.volume`). whole: keep every voxel of the CT that nnU-Net does not
+    crop away, and say which lie in the ROI (`RoiVoxels.in_roi`).
 
     model: the first of the members' models. passing: for the logits of the whole case; kept: for those that are returned.
     previous: gives what a cascade's first stage predicts on the case's images, (z, y, x). resample_labels: see `read_reference`.
@@ -146,15 +160,15 @@ def collect(
     prepared = predictor.prepare(volumes, previous(volumes) if previous else None)
     _check_room_for_logits(case, predictor, prepared, passing)
     opinions = Opinions.ask(predictor, prepared, passing, progress, keep_members=True)
-    frame, whole, heads = prepared.frame, opinions.whole(), predictor.heads
-    predicted = np.zeros(whole.shape, np.uint16)
+    frame, heads = prepared.frame, predictor.heads
+    predicted = np.zeros(opinions.whole().shape, np.uint16)
     for box in opinions.boxes(1.0, 0.0)[0]:  # no probability exceeds 1: these are the places of labels
         for slab in opinions.slabs(box):
             window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
             predicted[window] = heads.label_of_logits(slab.pooled)
     truth = np.ascontiguousarray(frame.to_network(reference))
     near, near_prediction = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
-    voxels = _gather(case, opinions, near, near_prediction, truth, kept)
+    voxels = _gather(case, opinions, truth >= 0 if whole else near, near_prediction, truth, kept, near if whole else None)
     warn_of_cropped(voxels, progress)
     sources = list(dict.fromkeys(map(source_of, predictor.members)))
     return replace(
@@ -184,7 +198,7 @@ def near_structures(
 
 def warn_of_cropped(voxels: RoiVoxels, progress: Progress) -> None:
     """Say how many voxels of the ROI have no logits, if there are any."""
-    if voxels.outside:
+    if voxels.outside and voxels.in_roi is None:
         progress.warn(
             f"{voxels.case.id}: {voxels.outside:,} voxels near the structures lie in the empty background that nnU-Net crops"
             " away; the model says nothing there and they were left out"
@@ -226,7 +240,7 @@ def check_room_of(case: LabelledCase, scratch: Scratch, sizes: Sequence[int]) ->
 
 def _gather(
     case: LabelledCase, opinions: Opinions, near: np.ndarray, near_prediction: np.ndarray, truth: np.ndarray,
-    scratch: Scratch,
+    scratch: Scratch, roi: np.ndarray | None = None,
 ) -> RoiVoxels:  # fmt: skip
     start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
     crop = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
@@ -238,7 +252,7 @@ def _gather(
     pooled = scratch.array((n_classes, count), np.float16)
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
     labels, close = np.empty(count, np.int32), np.empty(count, bool)
-    done = 0
+    in_roi, done = None if roi is None else np.empty(count, bool), 0
     box = _bounds(near) if count else None
     for slab in opinions.slabs(box) if box else ():
         window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
@@ -249,8 +263,10 @@ def _gather(
             for index, logits in enumerate(slab.members):
                 members[index][:, part] = logits[:, mask]
         labels[part], close[part] = truth[window][mask], near_prediction[window][mask]
+        if in_roi is not None:
+            in_roi[part] = roi[window][mask]
         done = part.stop
-    return RoiVoxels(case, pooled, members, labels, close, total - count)
+    return RoiVoxels(case, pooled, members, labels, close, total - count, in_roi=in_roi)
 
 
 def _volume(
