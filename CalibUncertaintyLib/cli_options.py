@@ -23,6 +23,26 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     shown.add_argument(
         "--progress", choices=["bar", "json"], default="bar", help="bar, or one JSON object a line on stdout"
     )
+    members, pooling, computing = _member_options(), _pooling_options(), _computing_options()
+    segment = _add_segment(verbs, [common, shown, members, pooling, computing])
+    calibrate = _add_calibrate(verbs, [common, shown, members, computing])
+    segment.set_defaults(verb=verbs_of["segment"])
+    calibrate.set_defaults(verb=verbs_of["calibrate"])
+    _add_looking(verbs, common, members, pooling, computing, verbs_of)
+    picture = verbs.add_parser("picture", parents=[common], help="a montage of slices of a Result")
+    picture.add_argument("result", help="Result folder")
+    picture.add_argument("--ct", required=True, help="the CT it was made from")
+    picture.add_argument("--out", help="PNG file (default: montage.png in the Result folder)")
+    picture.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
+    picture.set_defaults(verb=verbs_of["picture"])
+    run = verbs.add_parser("run", parents=[common, shown], help="a request file, as the Slicer panel writes it")
+    run.add_argument("request", help='JSON file {"verb": "segment", "arguments": {...}}')
+    run.set_defaults(verb=verbs_of["run"])
+    return parser
+
+
+def _member_options() -> argparse.ArgumentParser:
+    """Which members are asked."""
     members = argparse.ArgumentParser(add_help=False)
     members.add_argument(
         "--folds", nargs="+", default="all", metavar="FOLD", action=_Folds, help="fold numbers, or all (default)"
@@ -62,6 +82,11 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
         metavar="P",
         help="put dropout of rate P, between 0 and 1, into a network trained without; this makes probabilities worse",
     )
+    return members
+
+
+def _pooling_options() -> argparse.ArgumentParser:
+    """How they are pooled."""
     pooling = argparse.ArgumentParser(add_help=False)
     pooling.add_argument(
         "--mode",
@@ -70,6 +95,11 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
         help="pool_logit: labels as stock nnU-Net's (default); pool_prob: mean probability, then calibrated; shared, member: every"
         " member calibrated before the mean, all by one temperature or each by its own",
     )
+    return pooling
+
+
+def _computing_options() -> argparse.ArgumentParser:
+    """How they are computed."""
     computing = argparse.ArgumentParser(add_help=False)
     computing.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
     computing.add_argument(
@@ -95,10 +125,11 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
         action="store_true",
         help="read checkpoints that hold more than plain data, and build networks of other packages that the plans name",
     )
-    segment = _add_segment(verbs, [common, shown, members, pooling, computing])
-    calibrate = _add_calibrate(verbs, [common, shown, members, computing])
-    segment.set_defaults(verb=verbs_of["segment"])
-    calibrate.set_defaults(verb=verbs_of["calibrate"])
+    return computing
+
+
+def _add_looking(verbs, common, members, pooling, computing, verbs_of: Mapping[str, Callable]) -> None:
+    """`info`, `check` and `proof`: what is said of a model without running it."""
     info = verbs.add_parser(
         "info", parents=[common, members, pooling], help="what is in a model folder, and is it calibrated"
     )
@@ -132,16 +163,6 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     proof.add_argument("--calibration", default="auto", help="auto (default), or a record file")
     proof.add_argument("--out", required=True, help="folder for report.html, pictures and tables")
     proof.set_defaults(verb=verbs_of["proof"])
-    picture = verbs.add_parser("picture", parents=[common], help="a montage of slices of a Result")
-    picture.add_argument("result", help="Result folder")
-    picture.add_argument("--ct", required=True, help="the CT it was made from")
-    picture.add_argument("--out", help="PNG file (default: montage.png in the Result folder)")
-    picture.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
-    picture.set_defaults(verb=verbs_of["picture"])
-    run = verbs.add_parser("run", parents=[common, shown], help="a request file, as the Slicer panel writes it")
-    run.add_argument("request", help='JSON file {"verb": "segment", "arguments": {...}}')
-    run.set_defaults(verb=verbs_of["run"])
-    return parser
 
 
 class _Folds(argparse.Action):

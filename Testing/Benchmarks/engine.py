@@ -181,7 +181,7 @@ class Bench:
         models = [[key[0], key[1], key[2], count, key[3]] for key, count in folds.items()]
         cts = {str(self.ct(setup)): [str(self.ct(setup)), *CTS[setup.ct]] for setup in setups}
         told, watched = self.process(way="material", cts=list(cts.values()), models=models)
-        self.about["cts"] = told["cts"]
+        self.about["cts"] = {Path(path).parent.name: about for path, about in told["cts"].items()}
         print(f"made {len(cts)} CTs and {len(models)} models in {watched.wall_s:.0f} s", flush=True)
 
     def run(self, setup: Setup) -> None:
