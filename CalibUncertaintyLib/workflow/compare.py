@@ -17,6 +17,7 @@ from .fit import new_metrics
 from .labelled import RoiVoxels
 
 MOST_FOLDS = 5
+SAME_NLL = 1e-4  # relative; where nothing more is gained, the one number of a temperature is to be preferred
 
 
 def candidates_of(mode: str, method: str, n_members: int, sigmoid: bool) -> list[Candidate]:
@@ -57,7 +58,7 @@ def compare(
     """Cross-validation over cases: each is looked at by fits of the others; one row a candidate, the best first.
 
     Chosen is the least mean NLL over cases among the candidates that give no voxel another label than stock nnU-Net's
-    ensemble; with regions, than its decisions drawn into one segmentation. Rows: mode, method, nll_cv and ece_cv (means over
+    ensemble; with regions, than its decisions drawn into one segmentation. A temperature as good to `SAME_NLL` goes first. Rows: mode, method, nll_cv and ece_cv (means over
     the held-out cases), changed_labels, folds, chosen.
     Raises CalibUncertaintyError with fewer than two cases that have voxels.
     """
@@ -89,10 +90,12 @@ def compare(
         for candidate, mean in ((candidate, mean_over_cases(of)) for candidate, of in results.items())
     ]  # fmt: skip
     rows.sort(key=lambda row: row["nll_cv"])
-    best = next((row for row in rows if row["changed_labels"] == 0), None)
-    if best is None:
+    allowed = [row for row in rows if row["changed_labels"] == 0]
+    if not allowed:
         raise CalibUncertaintyError(
             "every way of calibrating that was compared changes labels; name --mode and --method"
         )
-    best["chosen"] = True
+    enough = allowed[0]["nll_cv"] * (1 + SAME_NLL)
+    simple = (row for row in allowed if row["method"] == "temperature" and row["nll_cv"] <= enough)
+    next(simple, allowed[0])["chosen"] = True
     return rows

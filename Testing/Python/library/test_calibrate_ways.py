@@ -153,7 +153,10 @@ def test_auto_takes_the_least_held_out_nll_among_what_changes_no_label(model, ca
     assert {"temperature", "platt", "vector", "matrix", "dirichlet", "isotonic"} <= {row["method"] for row in rows}
     allowed = [row for row in rows if row["changed_labels"] == 0]
     chosen = [row for row in rows if row["chosen"]]
-    assert chosen == [min(allowed, key=lambda row: row["nll_cv"])]
+    least = min(row["nll_cv"] for row in allowed)
+    assert len(chosen) == 1
+    assert chosen[0] in allowed
+    assert least <= chosen[0]["nll_cv"] <= least * 1.0001
     assert (entry.mode, entry.method) == (chosen[0]["mode"], chosen[0]["method"])
     page = (tmp_path / "proof" / "report.html").read_text(encoding="utf-8")
     assert "vector" in page
