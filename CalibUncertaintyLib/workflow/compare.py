@@ -58,8 +58,8 @@ def compare(
     """Cross-validation over cases: each is looked at by fits of the others; one row a candidate, the best first.
 
     Chosen is the least mean NLL over cases among the candidates that give no voxel another label than stock nnU-Net's
-    ensemble; with regions, than its decisions drawn into one segmentation. A temperature as good to `SAME_NLL` goes first. Rows: mode, method, nll_cv and ece_cv (means over
-    the held-out cases), changed_labels, folds, chosen.
+    ensemble; with regions, than its decisions drawn into one segmentation. A temperature as good to `SAME_NLL` goes
+    first. Rows: mode, method, nll_cv and ece_cv (means over the held-out cases), changed_labels, folds, chosen.
     Raises CalibUncertaintyError with fewer than two cases that have voxels.
     """
     used = [voxels for voxels in cases if voxels.size]
