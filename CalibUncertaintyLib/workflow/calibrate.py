@@ -26,7 +26,7 @@ from ..model.record_check import MODES
 from ..model.record_match import computing
 from ..progress import Progress
 from ..volume import Volume
-from .candidates import Candidate, Reference
+from .candidates import Candidate, Reference, forget_volume
 from .cascade import run_previous_stage
 from .compare import candidates_of, compare
 from .fit import ensemble_entries, fit_entries
@@ -220,6 +220,7 @@ def fitted_entries(
         )
     for message in cautions_of(entries):
         progress.warn(message)
+    forget_volume()
     voxels.clear()  # they may be mapped to files, which cannot be removed everywhere as long as they are
     return entries
 

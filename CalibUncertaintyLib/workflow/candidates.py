@@ -202,6 +202,11 @@ def _of_volume(voxels: RoiVoxels, calibration: AppliedCalibration) -> np.ndarray
     return _LAST["p"]
 
 
+def forget_volume() -> None:
+    """Let go of the last case whose neighbourhoods were looked at: its arrays may be mapped to files that are to be removed."""
+    _LAST.clear()
+
+
 def parts(voxels: RoiVoxels) -> Iterator[slice]:
     """The voxels of a case in pieces that fit into memory, however many members and classes there are."""
     step = max(1, CHUNK_VALUES // max(1, voxels.members.shape[0] * voxels.members.shape[1]))
