@@ -17,7 +17,7 @@ from .record_check import MEMBER_MODES, MEMBERS_SCHEMA_VERSION, PLAIN_SCHEMA_VER
 from .record_hash import HASH_KEY, is_as_written, with_content_hash
 from .record_match import difference, folds_of, folds_together, goes_beyond_folds, in_words, key_of, same_folds
 
-_ONLY_WHERE_THERE = ("parameters", "member_temperatures", "range", "compared")
+_ONLY_WHERE_THERE = ("parameters", "member_temperatures", "range", "compared", "context", "regions")
 _MODEL_KEYS = ("name", "configuration", "trainer", "labels", "plans_sha256")
 
 
@@ -42,6 +42,8 @@ class CalibrationEntry:
     - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
     - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}
+    - `context`: what uncertainty is usual at which place (`ContextLaw`), for measures that know about their surroundings; `regions`:
+      {measure: how often regions of this kind and score held a real error (`RegionCalibration`)}
     - `extra`: fields of later versions, kept when the record is written again
     """
 
@@ -62,6 +64,8 @@ class CalibrationEntry:
     source: str = "held_out"
     range: dict | None = None
     compared: Sequence[dict] = ()
+    context: dict | None = None
+    regions: dict | None = None
     extra: dict = field(default_factory=dict)
 
     def to_json(self) -> dict:

@@ -281,6 +281,8 @@ _ENTRY = {
     "source": (False, _one_of(*SOURCES)),
     "compared": (False, _list),
     "parameters": (False, _object),
+    "context": (False, _object),
+    "regions": (False, _object),
 }
 _MEMBERS = {
     "folds": (True, _folds),

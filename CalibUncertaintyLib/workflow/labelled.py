@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..calibration.softmax import probabilities
 from ..errors import CalibUncertaintyError
 from ..inference.boxes import Box
 from ..inference.members import MemberPredictor, Prepared
@@ -15,12 +16,14 @@ from ..inference.opinions import Opinions, source_of
 from ..inference.scratch import Scratch
 from ..model.fold_honesty import in_common, in_words, named_like_training, same_name, trained_on, unknown_training
 from ..model.folder import ModelFolder
-from ..model.heads import region_truth
+from ..model.heads import Heads, region_truth
 from ..model.member_set import MemberSet
 from ..progress import Progress
+from ..uncertainty.interface_distance import signed_distance
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
 from .inputs import check_channels, read_channels
+from .places import Places, PlacesBuilder
 from .room import bytes_on_disk, check_room
 from .source_case import LabelledCase, named
 from .source_manifest import read_cases
@@ -28,11 +31,13 @@ from .source_reference import labels_of_references, read_reference
 from .traits import CaseTraits, traits_of_ct
 
 __all__ = [
-    "FirstStage", "LabelledCase", "LabelledVolume", "RoiVoxels", "check_room_of", "collect", "labels_of_references",
+    "FirstStage", "LabelledCase", "LabelledVolume", "RoiVoxels", "bounds", "check_room_of", "collect", "labels_of_references",
     "near_structures", "read_cases", "read_images", "read_reference", "refuse_doubtful_cases", "warn_of_cropped",
 ]  # fmt: skip
 
 VOLUME_MARGIN = 8  # voxels, no calibrator looks farther
+# Far from the structures voxels are kept where this foreground probability may be reached at any temperature up to this one
+MISS_PROBABILITY, HIGHEST_TEMPERATURE = 0.1, 3.0
 FirstStage = Callable[[Sequence[Volume]], np.ndarray | None]
 
 
@@ -112,6 +117,8 @@ class RoiVoxels:
     the empty background that nnU-Net crops away: they have no logits and are left out. sources: (M,) which set of weights each
     member has, None where each has its own. traits: what the CT looks like; voxel_ml: mL. volume: where it was asked for.
     in_roi: (N,) where the voxels of the whole CT were asked for, those within the distance; else None, and all are.
+    places: where they lie. far: the voxels beyond the distance where a structure is likely enough to have been missed, in the same
+    box; None where there are none.
     """
 
     case: LabelledCase
@@ -125,6 +132,8 @@ class RoiVoxels:
     voxel_ml: float = math.nan
     volume: LabelledVolume | None = None
     in_roi: np.ndarray | None = None
+    places: Places | None = None
+    far: RoiVoxels | None = None
 
     def of_roi(self) -> RoiVoxels:
         """The voxels within the ROI distance alone."""
@@ -134,6 +143,7 @@ class RoiVoxels:
         return replace(
             self, pooled=self.pooled[:, keep], members=self.members[..., keep], labels=self.labels[keep],
             near_prediction=self.near_prediction[keep], in_roi=None,
+            places=None if self.places is None else self.places.kept(keep),
         )  # fmt: skip
 
     @property
@@ -159,7 +169,9 @@ def collect(
     reference = read_reference(case, volumes[0], model, resample_labels, progress)
     prepared = predictor.prepare(volumes, previous(volumes) if previous else None)
     _check_room_for_logits(case, predictor, prepared, passing)
-    opinions = Opinions.ask(predictor, prepared, passing, progress, keep_members=True)
+    opinions = Opinions.ask(
+        predictor, prepared, passing, progress, pool_temperature=HIGHEST_TEMPERATURE, keep_members=True
+    )
     frame, heads = prepared.frame, predictor.heads
     predicted = np.zeros(opinions.whole().shape, np.uint16)
     for box in opinions.boxes(1.0, 0.0)[0]:  # no probability exceeds 1: these are the places of labels
@@ -167,8 +179,17 @@ def collect(
             window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
             predicted[window] = heads.label_of_logits(slab.pooled)
     truth = np.ascontiguousarray(frame.to_network(reference))
-    near, near_prediction = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
-    voxels = _gather(case, opinions, truth >= 0 if whole else near, near_prediction, truth, kept, near if whole else None)
+    near, near_prediction, distance = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
+    wanted = truth >= 0 if whole else near
+    far = np.zeros_like(near) if whole else _far(opinions, heads, ~near & (truth >= 0))
+    signed, box = signed_distance(predicted, prepared.spacing), bounds(wanted | far)
+
+    def gathered(mask: np.ndarray, roi: np.ndarray | None = None) -> RoiVoxels:
+        count = int(np.count_nonzero(mask[_crop(opinions)]))
+        builder = PlacesBuilder(box, count, prepared.spacing, distance, signed, kept)
+        return _gather(case, opinions, mask, near_prediction, truth, kept, builder, roi)
+
+    voxels = gathered(wanted, near if whole else None)
     warn_of_cropped(voxels, progress)
     sources = list(dict.fromkeys(map(source_of, predictor.members)))
     return replace(
@@ -177,23 +198,39 @@ def collect(
         traits=traits_of_ct(volumes[0]),
         voxel_ml=volumes[0].voxel_volume_ml,
         volume=_volume(opinions, near, truth, frame.to_network(volumes[0].array), kept) if with_volume else None,
+        far=gathered(far) if far.any() else None,
     )
+
+
+def _far(opinions: Opinions, heads: Heads, allowed: np.ndarray) -> np.ndarray:
+    """The allowed voxels (z, y, x) whose foreground probability may reach what a possible miss needs."""
+    found = np.zeros_like(allowed)
+    for box in opinions.boxes(MISS_PROBABILITY, 0.0)[0]:
+        for slab in opinions.slabs(box):
+            window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
+            likely = [
+                heads.foreground(probabilities(slab.pooled, t, heads.sigmoid)) for t in (1.0, HIGHEST_TEMPERATURE)
+            ]
+            found[window] = np.maximum(*likely) >= MISS_PROBABILITY
+    return found & allowed
 
 
 def near_structures(
     predicted: np.ndarray, truth: np.ndarray, model: ModelFolder, spacing: Sequence[float], roi_mm: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels (z, y, x) within `roi_mm` of prediction or reference, and those within it of the prediction alone.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The voxels (z, y, x) within `roi_mm` of prediction or reference, those within it of the prediction alone, and their
+    distance from the prediction in mm.
 
     predicted: labels; truth: reference labels, -1 where they are to be ignored; such voxels are not among the first. spacing: mm
     in the order of the arrays' axes.
     """
     drawn = region_truth(truth, model.dataset["labels"]).any(axis=0) if model.heads.sigmoid else truth > 0
     near = roi_mask(distance_to_structures((predicted > 0) | drawn, spacing), roi_mm)
-    near_prediction = roi_mask(distance_to_structures(predicted, spacing), roi_mm)
+    distance = distance_to_structures(predicted, spacing)
+    near_prediction = roi_mask(distance, roi_mm)
     # a voxel to be ignored is no structure for the distance either, but it must not be counted
     near &= truth >= 0
-    return near, near_prediction
+    return near, near_prediction, distance
 
 
 def warn_of_cropped(voxels: RoiVoxels, progress: Progress) -> None:
@@ -240,11 +277,9 @@ def check_room_of(case: LabelledCase, scratch: Scratch, sizes: Sequence[int]) ->
 
 def _gather(
     case: LabelledCase, opinions: Opinions, near: np.ndarray, near_prediction: np.ndarray, truth: np.ndarray,
-    scratch: Scratch, roi: np.ndarray | None = None,
+    scratch: Scratch, places: PlacesBuilder, roi: np.ndarray | None = None,
 ) -> RoiVoxels:  # fmt: skip
-    start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
-    crop = tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
-    count, total = int(np.count_nonzero(near[crop])), int(np.count_nonzero(near))
+    count, total = int(np.count_nonzero(near[_crop(opinions)])), int(np.count_nonzero(near))
     alone = len(opinions.members) == 1
     n_classes = opinions.n_classes
     one = _logit_bytes(n_classes, (count,))
@@ -253,7 +288,7 @@ def _gather(
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
     labels, close = np.empty(count, np.int32), np.empty(count, bool)
     in_roi, done = None if roi is None else np.empty(count, bool), 0
-    box = _bounds(near) if count else None
+    box = bounds(near) if count else None
     for slab in opinions.slabs(box) if box else ():
         window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
         mask = near[window]
@@ -265,8 +300,15 @@ def _gather(
         labels[part], close[part] = truth[window][mask], near_prediction[window][mask]
         if in_roi is not None:
             in_roi[part] = roi[window][mask]
+        places.add(window, mask)
         done = part.stop
-    return RoiVoxels(case, pooled, members, labels, close, total - count, in_roi=in_roi)
+    return RoiVoxels(case, pooled, members, labels, close, total - count, in_roi=in_roi, places=places.places())
+
+
+def _crop(opinions: Opinions) -> tuple[slice, ...]:
+    """The part of the CT grid that nnU-Net did not crop away."""
+    start, size = opinions.case.crop_start, opinions.case.grid.ct_shape
+    return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
 
 
 def _volume(
@@ -277,19 +319,23 @@ def _volume(
     crop = Box(tuple(start), tuple(a + n for a, n in zip(start, size, strict=True)))
     if not near[crop.slices].any():
         return None
-    box = _bounds(near).grown((VOLUME_MARGIN,) * 3, near.shape).within(crop)
+    box = bounds(near).grown((VOLUME_MARGIN,) * 3, near.shape).within(crop)
     logits = scratch.array((opinions.n_classes, *box.shape), np.float16)
     numbers = np.arange(int(np.prod(box.shape, dtype=np.int64))).reshape(box.shape)
     for slab in opinions.slabs(box):
         logits[(slice(None), *slab.inside)] = slab.pooled
-    inner, positions = _bounds(near), []
+    inner, positions = bounds(near), []
     for slab in opinions.slabs(inner):  # in the order of `_gather`
         window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, inner.start, strict=True))
         here = tuple(slice(s.start - a, s.stop - a) for s, a in zip(window, box.start, strict=True))
         positions.append(numbers[here][near[window]])
     labels = np.where(near, truth, 0)[box.slices].astype(np.int32)
     return LabelledVolume(
-        logits, labels, near[box.slices].copy(), np.ascontiguousarray(image[box.slices], np.float32), np.concatenate(positions)
+        logits,
+        labels,
+        near[box.slices].copy(),
+        np.ascontiguousarray(image[box.slices], np.float32),
+        np.concatenate(positions),
     )
 
 
@@ -297,6 +343,9 @@ def _logit_bytes(n_classes: int, shape: Sequence[int]) -> int:
     return n_classes * int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
 
 
-def _bounds(mask: np.ndarray) -> Box:
+def bounds(mask: np.ndarray) -> Box:
+    """The box around the True voxels; one voxel at the corner where there are none."""
+    if not mask.any():
+        return Box((0, 0, 0), (1, 1, 1))
     ranges = [np.nonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))[0] for axis in range(3)]
     return Box(tuple(int(r[0]) for r in ranges), tuple(int(r[-1]) + 1 for r in ranges))

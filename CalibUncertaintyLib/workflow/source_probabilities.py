@@ -15,7 +15,9 @@ from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..model.heads import Heads
 from ..progress import Progress
-from .labelled import RoiVoxels, check_room_of, near_structures, read_images, warn_of_cropped
+from ..uncertainty.interface_distance import signed_distance
+from .labelled import RoiVoxels, bounds, check_room_of, near_structures, read_images, warn_of_cropped
+from .places import PlacesBuilder
 from .source_case import LabelledCase, ListedFile, refuse_missing
 from .source_npz import StoredProbabilities, check_probabilities, refuse_other_shape
 from .source_reference import read_reference
@@ -53,12 +55,13 @@ def collect_npz(
         for number, (where, label) in enumerate(_labels(files, heads)):
             predicted[where] = label
             progress.report(0.5 * (number + 1) / size, "reading stored probabilities")
-        near, near_prediction = near_structures(
-            predicted, truth, model, frame.spacing_to_network(volumes[0].spacing_zyx), roi_mm
-        )
+        spacing = frame.spacing_to_network(volumes[0].spacing_zyx)
+        near, near_prediction, distance = near_structures(predicted, truth, model, spacing, roi_mm)
         total = int(np.count_nonzero(near))
         near &= inside
-        voxels = _gather(case, files, heads, near, near_prediction, truth, total, scratch, progress)
+        signed = signed_distance(predicted, spacing)
+        places = PlacesBuilder(bounds(near), int(np.count_nonzero(near)), spacing, distance, signed, scratch)
+        voxels = _gather(case, files, heads, near, near_prediction, truth, total, scratch, progress, places)
     warn_of_cropped(voxels, progress)
     return voxels
 
@@ -113,7 +116,7 @@ def _not_cropped(images: Sequence[np.ndarray]) -> tuple:
 
 def _gather(
     case: LabelledCase, files: Sequence[StoredProbabilities], heads: Heads, near: np.ndarray, near_prediction: np.ndarray,
-    truth: np.ndarray, total: int, scratch: Scratch, progress: Progress,
+    truth: np.ndarray, total: int, scratch: Scratch, progress: Progress, places: PlacesBuilder,
 ) -> RoiVoxels:  # fmt: skip
     """The voxels that are `near`; `total`: how many there are with those that nnU-Net cropped away."""
     count, channels, alone = int(np.count_nonzero(near)), heads.channels, len(files) == 1
@@ -140,6 +143,10 @@ def _gather(
         if not alone:
             pooled[:, part] = np.mean(logits, axis=0)
         labels[part], close[part] = truth[where][mask], near_prediction[where][mask]
+        plane = tuple(
+            slice(at, at + 1) if isinstance(at, int) else slice(0, near.shape[i]) for i, at in enumerate(_all(where))
+        )
+        places.add(plane, near[plane])
         done = part.stop
         progress.report(0.5 + 0.5 * done / count, "reading stored probabilities")
     if clipped:
@@ -148,4 +155,9 @@ def _gather(
             f"{case.id}: {clipped:,} of {count * channels * len(files):,} stored probabilities near the structures are exactly"
             f" {rounded}; what they were before rounding is not known, and they were taken as the nearest that float32 tells apart"
         )
-    return RoiVoxels(case, pooled, members, labels, close, total - count)
+    return RoiVoxels(case, pooled, members, labels, close, total - count, places=places.places())
+
+
+def _all(where: tuple) -> tuple:
+    """An index of a plane for all three axes."""
+    return where + (slice(None),) * (3 - len(where))
