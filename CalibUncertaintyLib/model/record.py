@@ -42,7 +42,7 @@ class CalibrationEntry:
     - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
     - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}
-    - `context`: what uncertainty is usual at which place (`ContextLaw`), for measures that know about their surroundings; `regions`:
+    - `context`: what uncertainty is usual at which place (`ContextLaw`), for measures that look at surroundings; `regions`:
       {measure: how often regions of this kind and score held a real error (`RegionCalibration`)}
     - `extra`: fields of later versions, kept when the record is written again
     """
