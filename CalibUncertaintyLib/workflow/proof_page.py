@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 
 from . import proof_words as words
+from .page_parts import bullets, document, escaped, picture_of, table_of
 from .proof_numbers import (
     DICE,
     IN_CASE_TABLE,
@@ -25,42 +24,6 @@ from .proof_numbers import (
 )
 from .proof_pictures import drawn_classes
 
-# Scripts and anything from elsewhere are refused by the browser too, should a name ever slip through unescaped
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1b1b1b; --quiet: #555; --line: #c9c9c9; --soft: #f2f5f8; --warn: #fff3e0;
-  --edge: #b35900; }
-@media (prefers-color-scheme: dark) { :root { --paper: #16181b; --ink: #e8e8e8; --quiet: #adb3ba; --line: #454b52; --soft: #21262c;
-  --warn: #3a2a12; --edge: #ffb45c; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1.25rem 3rem; max-width: 68rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", "Noto Sans", "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .25rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.2rem 0 .6rem; border-bottom: 1px solid var(--line); padding-bottom: .2rem; }
-p, ul { margin: .5rem 0; max-width: 52rem; }
-.quiet, figcaption { color: var(--quiet); font-size: .9rem; }
-.box { background: var(--soft); border-left: 4px solid #0072B2; padding: .6rem 1rem; margin: 1rem 0; }
-.warning { background: var(--warn); border-left-color: var(--edge); }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; margin: .5rem 0; }
-th, td { padding: .28rem .65rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child, .text { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-th:first-child, td:first-child { min-width: 7rem; }
-.hash { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .8rem; overflow-wrap: anywhere; white-space: normal;
-  text-align: left; }
-figure { margin: 1rem 0; }
-figure img { display: block; max-width: 100%; background: #fff; border: 1px solid var(--line); }
-figure:first-of-type img { max-height: 46rem; }
-@media print { :root { --paper: #fff; --ink: #000; --quiet: #333; --line: #999; --soft: #fff; --warn: #fff; --edge: #000;
-  color-scheme: light; } body { max-width: none; padding: 0; font-size: 10pt; } .box { border: 1px solid #666; }
-  .wide { overflow: visible; break-inside: avoid; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; }
-  th { white-space: normal; }
-  tr, figure, .box { break-inside: avoid; } h2 { break-after: avoid; } thead { display: table-header-group; }
-  figure img, figure:first-of-type img { max-height: 19cm; margin: 0 auto; border: 0; }
-  .quiet { break-inside: avoid; break-after: avoid; } .hash { font-size: 6.5pt; } td.text { overflow-wrap: normal; }
-  @page { margin: 15mm; } }
-"""
 DICE_COLUMNS = 7
 _PERCENT = Metric("relative", "Relative", "%", 100, 0, "", "")
 _CAPTIONS = {
@@ -76,7 +39,6 @@ _CAPTIONS = {
 
 def page(proof: Mapping, statistics: Mapping, pictures: Mapping[str, bytes]) -> str:
     """The whole document. statistics: of `statistics_of`. pictures: PNGs by file name, as `draw` gives them."""
-    title = _text(proof.get("title") or "Calibration")
     sections = [
         _head(proof, statistics),
         _meaning(),
@@ -89,53 +51,27 @@ def page(proof: Mapping, statistics: Mapping, pictures: Mapping[str, bytes]) -> 
         _what(proof),
         _definitions(proof, statistics),
     ]
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
-
-
-def _text(value: object) -> str:
-    """Escaped; a number and its % stay on one line."""
-    return escape(str(value), quote=True).replace(" %", "\N{NO-BREAK SPACE}%")
-
-
-def _list(items: Iterable[str]) -> str:
-    return f"<ul>{''.join(f'<li>{_text(item)}</li>' for item in items)}</ul>\n"
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "", text: Sequence[int] = ()) -> str:
-    """A table of plain texts. text: columns, besides the first, that hold words."""
-    kind = [' class="text"' if index in text else "" for index in range(len(heads))]
-    head = "".join(f'<th scope="col"{of}>{_text(item)}</th>' for item, of in zip(heads, kind, strict=True))
-    body = "".join(
-        f"<tr>{''.join(f'<td{of}>{_text(item)}</td>' for item, of in zip(row, kind, strict=True))}</tr>\n"
-        for row in rows
-    )
-    named = f'<p class="quiet">{_text(caption)}</p>\n' if caption else ""
-    return f'{named}<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
+    return document(str(proof.get("title") or "Calibration"), sections)
 
 
 def _head(proof: Mapping, statistics: Mapping) -> str:
     model = proof.get("model") or {}
-    said = "".join(f"<li><strong>{_text(text)}</strong></li>" for text in words.verdict(proof, statistics))
+    said = "".join(f"<li><strong>{escaped(text)}</strong></li>" for text in words.verdict(proof, statistics))
     warned = words.warnings(proof, statistics)
-    box = f'<div class="box warning"><strong>Before you rely on this</strong>{_list(warned)}</div>\n' if warned else ""
+    box = f'<div class="box warning"><strong>Before you rely on this</strong>{bullets(warned)}</div>\n' if warned else ""
     parts = [model.get(key) for key in ("name", "configuration", "trainer")]
-    made = ", ".join(_text(part) for part in parts if part)
+    made = ", ".join(escaped(part) for part in parts if part)
     return (
-        f'<h1>{_text(proof.get("title") or "Calibration")}</h1>\n<p class="quiet">{made}; {_text(proof.get("described", ""))}.'
-        f" Made {_text(str(proof.get('created', ''))[:10])}. For research; not a medical device.</p>\n"
-        f"<p>{_text(proof.get('in_words', ''))}. {_text(words.evaluated_on(proof))}</p>\n<ul>{said}</ul>\n{box}"
+        f'<h1>{escaped(proof.get("title") or "Calibration")}</h1>\n<p class="quiet">{made}; {escaped(proof.get("described", ""))}.'
+        f" Made {escaped(str(proof.get('created', ''))[:10])}. For research; not a medical device.</p>\n"
+        f"<p>{escaped(proof.get('in_words', ''))}. {escaped(words.evaluated_on(proof))}</p>\n<ul>{said}</ul>\n{box}"
     )
 
 
 def _meaning() -> str:
     return (
         '<div class="box"><strong>What a calibrated probability means</strong>\n'
-        f"{_list(words.DOES_MEAN)}<strong>It does not mean</strong>\n{_list(words.DOES_NOT_MEAN)}</div>\n"
+        f"{bullets(words.DOES_MEAN)}<strong>It does not mean</strong>\n{bullets(words.DOES_NOT_MEAN)}</div>\n"
     )
 
 
@@ -152,7 +88,7 @@ def _summary(statistics: Mapping) -> str:
         " Difference: after less before, case by case; in percent it is of the whole, not of the value before."
         " Wilcoxon: signed-rank test of that difference, two-sided, not corrected for several tests."
     )
-    return f"<h2>Figures over the cases</h2>\n{_table(heads, rows, caption)}"
+    return f"<h2>Figures over the cases</h2>\n{table_of(heads, rows, caption)}"
 
 
 def _summary_row(title: str, metric: Metric, found: Mapping) -> list[str]:
@@ -176,7 +112,7 @@ def _reliability(pictures: Mapping[str, bytes]) -> str:
     if not pictures:
         found = "<p>The pictures need matplotlib (pip install matplotlib).</p>\n"
     elif "reliability.png" in pictures:
-        found = _picture(pictures["reliability.png"], _CAPTIONS["reliability"])
+        found = picture_of(pictures["reliability.png"], _CAPTIONS["reliability"])
     else:
         return ""
     return f"<h2>Stated confidence and observed accuracy</h2>\n{found}"
@@ -193,13 +129,8 @@ def _structures(proof: Mapping, pictures: Mapping[str, bytes]) -> str:
     )
     return (
         f"<h2>Structure by structure</h2>\n{left_out if len(drawn) < len(names) else ''}"
-        f"{''.join(_picture(png, _CAPTIONS['classes']) for png in found)}"
+        f"{''.join(picture_of(png, _CAPTIONS['classes']) for png in found)}"
     )
-
-
-def _picture(png: bytes, caption: str) -> str:
-    said, data = _text(caption), base64.b64encode(png).decode("ascii")
-    return f'<figure><img alt="{said}" src="data:image/png;base64,{data}">\n<figcaption>{said}</figcaption></figure>\n'
 
 
 def _subjects(statistics: Mapping, pictures: Mapping[str, bytes]) -> str:
@@ -217,8 +148,8 @@ def _subjects(statistics: Mapping, pictures: Mapping[str, bytes]) -> str:
             " (of the whole) above or below its accuracy: the 90th percentile of the gaps of all voxels before and after"
             " (the rule of Jungo et al. 2020). The limit follows from what is compared here; it is not a clinical one."
         )
-        table = _table(("Cases", "Before", "After"), rows, caption)
-    picture = _picture(pictures["subjects.png"], _CAPTIONS["subjects"]) if "subjects.png" in pictures else ""
+        table = table_of(("Cases", "Before", "After"), rows, caption)
+    picture = picture_of(pictures["subjects.png"], _CAPTIONS["subjects"]) if "subjects.png" in pictures else ""
     return f"<h2>Case by case: how they spread</h2>\n{picture}{table}" if picture or table else ""
 
 
@@ -242,7 +173,7 @@ def _cases(proof: Mapping) -> str:
         rows.append(row)
     heads = ["Case", *(["Voxels"] if counted else []), *(metric.heading for metric in metrics)]
     caption = "Before → after calibration; one value where both are the same. All figures are in cases.csv."
-    return f"<h2>All cases</h2>\n{_table(heads, rows, caption)}{_case_dice(proof)}"
+    return f"<h2>All cases</h2>\n{table_of(heads, rows, caption)}{_case_dice(proof)}"
 
 
 def _case_dice(proof: Mapping) -> str:
@@ -253,7 +184,7 @@ def _case_dice(proof: Mapping) -> str:
         for case in case_ids(proof):
             before, after = (dice_of(proof, when, case) for when in ("before", "after"))
             rows.append([case, *(_arrow(DICE, before.get(name, math.nan), after.get(name, math.nan)) for name in part)])
-        tables += _table(("Case", *part), rows, "" if start else "Dice of each structure, before → after calibration.")
+        tables += table_of(("Case", *part), rows, "" if start else "Dice of each structure, before → after calibration.")
     return tables
 
 
@@ -279,7 +210,7 @@ def _compared(proof: Mapping) -> str:
         )  # fmt: skip
     heads = ("Method", "Mode", "NLL (nats)", "ECE (%)", "Changed labels", "")
     caption = "Figures by cross-validation over the cases: each case was calibrated by a fit that had not seen it."
-    return f"<h2>What was compared</h2>\n{_table(heads, rows, caption, text=(1, 5))}"
+    return f"<h2>What was compared</h2>\n{table_of(heads, rows, caption, text=(1, 5))}"
 
 
 def _what(proof: Mapping) -> str:
@@ -300,7 +231,7 @@ def _what(proof: Mapping) -> str:
         ("Versions", ", ".join(f"{key} {value}" for key, value in (proof.get("versions") or {}).items())),
     ]
     body = "".join(
-        f'<tr><th scope="row">{_text(name)}</th><td class="{"hash" if "SHA" in name else "text"}">{_text(value)}</td></tr>\n'
+        f'<tr><th scope="row">{escaped(name)}</th><td class="{"hash" if "SHA" in name else "text"}">{escaped(value)}</td></tr>\n'
         for name, value in rows if value
     )  # fmt: skip
     table = f'<div class="wide"><table><tbody>\n{body}</tbody></table></div>\n'
@@ -313,11 +244,11 @@ def _checkpoints(members: Mapping) -> str:
         return ""
     body = ""
     for item in files:
-        place, file = item.get("model"), _text(item.get("checkpoint", ""))
+        place, file = item.get("model"), escaped(item.get("checkpoint", ""))
         named = f"{models[place].get('name', '')}, " if isinstance(place, int) and 0 <= place < len(models) else ""
         body += (
-            f'<tr><td>{_text(named)}fold {_text(item.get("fold", ""))}</td><td class="text">{file}</td>'
-            f'<td class="hash">{_text(item.get("sha256", ""))}</td></tr>\n'
+            f'<tr><td>{escaped(named)}fold {escaped(item.get("fold", ""))}</td><td class="text">{file}</td>'
+            f'<td class="hash">{escaped(item.get("sha256", ""))}</td></tr>\n'
         )
     return (
         '<p class="quiet">The weights this calibration holds for, and no others:</p>\n<div class="wide"><table><thead><tr>'
@@ -328,7 +259,7 @@ def _checkpoints(members: Mapping) -> str:
 
 def _definitions(proof: Mapping, statistics: Mapping) -> str:
     items = "".join(
-        f"<li><strong>{_text(metric.title)}</strong>{f' ({metric.unit})' if metric.unit else ''}: {_text(metric.meaning)}.</li>"
+        f"<li><strong>{escaped(metric.title)}</strong>{f' ({metric.unit})' if metric.unit else ''}: {escaped(metric.meaning)}.</li>"
         for metric in METRICS
         if metric.key in statistics["metrics"]
     )
