@@ -236,7 +236,7 @@ class LayersSection:
         icon = qt.QIcon()
         icon.addFile(resourcePath("Icons/EyeClosed.svg"), qt.QSize(), qt.QIcon.Normal, qt.QIcon.Off)
         icon.addFile(resourcePath("Icons/EyeOpen.svg"), qt.QSize(), qt.QIcon.Normal, qt.QIcon.On)
-        for name in ("ct", "probability", "uncertainty", "labels"):
+        for name in ("ct", "probability", "uncertainty", "labels", "contours"):
             getattr(self.ui, f"{name}EyeButton").setIcon(icon)
 
 

@@ -185,6 +185,15 @@ class Overlays:
         result = self.result
         return lambda: result.raw_probability(structure)
 
+    def probabilityReader(self, structures):
+        """A function from a structure's name to its probability `Volume`, for a thread; what is in memory is not read again.
+
+        :param structures: names of the structures that will be asked for.
+        """
+        result = self.result
+        known = {name: self._maps[("probability", name)] for name in structures if ("probability", name) in self._maps}
+        return lambda structure: known[structure] if structure in known else result.probability(structure)
+
     def takeRaw(self, structure, volume):
         """Keep what `rawReader`'s function has returned."""
         self._cached(("raw", structure), lambda: volume)

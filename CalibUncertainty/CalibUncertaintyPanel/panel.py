@@ -10,6 +10,7 @@ from slicer.util import VTKObservationMixin
 from . import ctVolume, overlayNodes, slicerCompat, statusLine
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
+from .contoursSection import ContoursSection
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
@@ -42,6 +43,7 @@ class Panel(VTKObservationMixin):
         self.calibration = CalibrationSection(self, self.ui)
         self.calibrate = CalibrateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
+        self.contours = ContoursSection(self, self.ui)
         self.review = ReviewTable(self, self.ui)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(self.scene, self.scene.NodeRemovedEvent, self._onNodeRemoved)
@@ -55,7 +57,7 @@ class Panel(VTKObservationMixin):
     def release(self):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
         self.setParameterNode(None)
-        for section in (self.run, self.calibrate, self.calibration, self.inputs, self.layers):
+        for section in (self.run, self.calibrate, self.calibration, self.inputs, self.layers, self.contours):
             section.release()
         self.removeObservers()
 
@@ -101,6 +103,7 @@ class Panel(VTKObservationMixin):
             self.inputs.update()
             self.calibration.update()
             self.layers.update()
+            self.contours.update()
             self.updateRunButton()
         finally:
             self._updating = False
@@ -177,6 +180,7 @@ class Panel(VTKObservationMixin):
         self.overlays = overlays
         self.updateStatus()
         self.layers.onNewOverlays()
+        self.contours.onNewOverlays()
         self.review.fill(overlays.result if overlays is not None else None)
 
     def _restore(self):
@@ -214,6 +218,7 @@ class Panel(VTKObservationMixin):
             self._lastCt = None
         if node.GetAttribute("CalibUncertainty.Kind") and node.IsA("vtkMRMLScalarVolumeNode"):
             overlayNodes.removeLegend(self.scene, node)
+        self.contours.onNodeRemoved(node)
         if self.overlays is not None and node in self.overlays.nodes:
             self._forgetDeletedLayers()
 

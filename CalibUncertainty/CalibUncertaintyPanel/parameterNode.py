@@ -106,6 +106,7 @@ class CalibUncertaintyParameterNode:
     threshold - in the unit of the measure.
     roiShownMm - up to what the Result holds, which may be more than this panel lets compute.
     probabilityFloor - probabilities below this many per cent are not drawn.
+    contours - thin outlines at the probabilities contourOuter and contourInner, of the chosen structure or of all.
     rawShown - the probability layer shows what the model said before it was calibrated.
     calibrationCases - labelled cases: a list, or the folder of a raw nnU-Net dataset.
     proofFolder - the proof of the last calibration, and proofOf the model folder it is of.
@@ -131,6 +132,7 @@ class CalibUncertaintyParameterNode:
     probabilityVolume: vtkMRMLScalarVolumeNode
     uncertaintyVolume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
+    contours: vtkMRMLSegmentationNode
 
     measure: str = "entropy"
     structure: str = ""
@@ -147,6 +149,10 @@ class CalibUncertaintyParameterNode:
     uncertaintyOpacity: Percent = 70.0
     labelsOpacity: Percent = 100.0
     legendsVisible: bool = True
+    contoursVisible: bool = False
+    contoursOfAll: bool = False
+    contourOuter: Percent = 5.0
+    contourInner: Percent = 95.0
 
 
 def isChosen(path):
