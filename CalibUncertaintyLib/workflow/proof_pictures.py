@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .proof_numbers import BY_KEY, FEW_VOXELS, bins_of, by_class, case_ids, class_names, column, number, pooled
@@ -39,6 +39,11 @@ def draw(proof: Mapping, statistics: Mapping) -> dict[str, bytes]:
 
     Those without anything to show are left out. Nothing at all without matplotlib. statistics: as `statistics_of` gives them.
     """
+    return rendered(lambda: _painted(proof, statistics))
+
+
+def rendered(painted: Callable[[], Iterable[tuple[str, Figure]]]) -> dict[str, bytes]:
+    """PNGs of named figures, drawn in the style of all our pictures; nothing, and not called, without matplotlib."""
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -51,7 +56,7 @@ def draw(proof: Mapping, statistics: Mapping) -> dict[str, bytes]:
     }  # fmt: skip
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in letters that the font has not
-        for name, figure in _painted(proof, statistics):
+        for name, figure in painted():
             FigureCanvasAgg(figure)
             stream = io.BytesIO()
             figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, facecolor="white", metadata={"Software": None})

@@ -47,13 +47,13 @@ class _Row:
         ]
 
 
-def read_cases(path: str | Path, split: str | None = None) -> list[LabelledCase]:
+def read_cases(path: str | Path, split: str | None = None, default_split: str = CALIBRATION) -> list[LabelledCase]:
     """Cases of a CSV or JSON file with id, ct, labels and perhaps split; paths are relative to the file.
 
     CSV: one case a line, its first line names the columns; separated by commas, semicolons or tabs; several channels have ;
     between (in quotes where that separates the columns, too). JSON: {"cases": [{"id", "ct", "labels", "split"}, ...]}; "files":
     {"ct", "labels" or "seg"} may hold the paths, and "ct" may be a list, one for each channel.
-    split: take the cases of this one, whatever its case; by default "calibration" where splits are named, and else all.
+    split: take the cases of this one, whatever its case; by default `default_split` where splits are named, and else all.
     Raises CalibUncertaintyError naming the file and line of what is missing (every file at once), doubled, in two splits or
     not readable. The cases of all splits are compared, but only those that are taken must be there.
     """
@@ -65,7 +65,7 @@ def read_cases(path: str | Path, split: str | None = None) -> list[LabelledCase]
         raise CalibUncertaintyError(f"{path} lists no case; give at least one held-out case")
     _refuse_unnamed(rows, path)
     _refuse_doubled(rows, path)
-    taken = _of_split(rows, split, path)
+    taken = _of_split(rows, split, path, default_split)
     for row in taken:
         if row.problem:
             raise CalibUncertaintyError(f"{path}, {row.where}: {row.problem}")
@@ -109,13 +109,13 @@ def _refuse_doubled(rows: Sequence[_Row], path: Path) -> None:
         raise CalibUncertaintyError(f"{path} has cases that are listed twice: {said}; list each case once")
 
 
-def _of_split(rows: Sequence[_Row], split: str | None, path: Path) -> list[_Row]:
+def _of_split(rows: Sequence[_Row], split: str | None, path: Path, default_split: str) -> list[_Row]:
     there = list(dict.fromkeys(row.split for row in rows if row.split))
     if not there:
         if split is not None:
             raise CalibUncertaintyError(f"{path} names no splits, so there is no '{split}'; add a column '{SPLIT}'")
         return list(rows)
-    wanted = CALIBRATION if split is None else split
+    wanted = default_split if split is None else split
     taken = [row for row in rows if row.split.casefold() == wanted.strip().casefold()]
     if not taken:
         raise CalibUncertaintyError(f"{path} has no case in the split '{wanted}'; it has: {named(there)}")

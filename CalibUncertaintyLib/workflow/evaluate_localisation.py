@@ -1,0 +1,120 @@
+"""Does each measure of a case's Result find the case's errors, and does each listed region hold one?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..evaluation.domains import Domain
+from ..evaluation.edit_saving import EditCounts
+from ..evaluation.error_components import error_components
+from ..evaluation.localisation import LocalisationCounts, boundary_mm, near_boundary
+from ..evaluation.localisation_result import localisation_result
+from ..uncertainty.interface_distance import distance_to_interfaces
+from ..uncertainty.regions import POSSIBLE_MISS
+from ..uncertainty.roi import roi_mask
+from .evaluate_window import CaseWindow
+
+BUDGETS = (0.01, 0.02, 0.05)  # flagged shares at which measures are compared
+STORED = "stored"  # name of the threshold that the Result brings: frozen, of the record, or our default
+
+
+def localisation_of(window: CaseWindow, domains: Mapping[str, Domain]) -> dict:
+    """{"errors": {domain: ...}, "measures": {measure: {"threshold", ..., "domains": {domain: ...}}}, "counts": {...}}.
+
+    domains: where errors are looked for, by name. A domain's figures are those of `localisation_result`. "counts" holds the
+    `LocalisationCounts` by (measure, domain), for pooling; whoever writes JSON takes it out.
+    """
+    limit = boundary_mm(window.spacing)
+    near = near_boundary(distance_to_interfaces(window.label, window.spacing), limit)
+    errors = {name: _errors(window, domain, near, limit) for name, domain in domains.items()}
+    measures, counts = {}, {}
+    for entry in window.result.provenance["maps"]["uncertainty"]:
+        name = entry["measure"]
+        found = measures[name] = {
+            key: entry.get(key) for key in ("title", "unit", "threshold", "threshold_source", "status")
+        }
+        found["domains"] = {}
+        if entry["file"] is None:
+            continue
+        u = window.measure(name)
+        for place, domain in domains.items():
+            counted = counts[name, place] = LocalisationCounts()
+            inside = domain.mask
+            counted.add(u[inside], window.error[inside], window.label[inside] > 0, near[inside])
+            found["domains"][place] = localisation_result(
+                counted, {STORED: float(entry["threshold"])}, BUDGETS, edits=_edits(window, u, inside),
+                components=error_components(window.error & inside, u, near, window.spacing),
+            )  # fmt: skip
+    return {"errors": errors, "measures": measures, "counts": counts}
+
+
+def _edits(window: CaseWindow, u: np.ndarray, inside: np.ndarray) -> EditCounts:
+    """Right and wrong voxels of each structure, as the drawn segmentation has them."""
+    values = window.reference.heads.values
+    place = np.zeros(max(*values, int(window.label.max()), int(window.decoded.max())) + 1, np.intp)
+    place[list(values)] = np.arange(1, len(values) + 1)
+    counts = EditCounts(len(values) + 1)
+    counts.add(u[inside], place[window.label[inside]], place[window.decoded[inside]])
+    outside = window.valid & ~inside
+    counts.add_outside(place[window.label[outside]], place[window.decoded[outside]])
+    return counts
+
+
+def _errors(window: CaseWindow, domain: Domain, near: np.ndarray, limit: float) -> dict:
+    wrong, ml = window.error & domain.mask, math.prod(window.spacing) / 1000.0
+    n, errors = int(np.count_nonzero(domain.mask)), int(np.count_nonzero(wrong))
+    return {
+        "domain": domain.id, "missed_structure": domain.missed_structure, "voxels": n, "volume_ml": n * ml, "errors": errors,
+        "error_ml": errors * ml, "boundary_errors": int(np.count_nonzero(wrong & near)), "boundary_mm": limit,
+        "outside": int(np.count_nonzero(window.error)) - errors,
+        "status": "empty_roi" if n == 0 else "no_errors" if errors == 0 else "ok",
+    }  # fmt: skip
+
+
+def regions_of(window: CaseWindow) -> list[dict]:
+    """Of every region that the Result lists whether any voxel of it is really wrong, beside the chance that was stated."""
+    numbered = {}
+    found = []
+    for region in window.result.regions:
+        missed = region.kind == POSSIBLE_MISS
+        if missed not in numbered:
+            numbered[missed] = _numbered(_mask_of_misses(window) if missed else _mask_of_uncertain(window))
+        peak = window.result.segmentation.index_from_lps(region.peak_lps_mm)
+        at = tuple(round(float(i)) - o for i, o in zip(peak, window.start, strict=True))
+        inside = (
+            numbered[missed] == numbered[missed][at] if numbered[missed][at] else np.zeros(window.label.shape, bool)
+        )
+        known = int(np.count_nonzero(inside & window.valid))
+        wrong = int(np.count_nonzero(inside & window.error))
+        found.append(
+            {
+                "id": region.id, "kind": region.kind, "structure": region.structure, "volume_ml": region.volume_ml,
+                "score": region.score, "share": region.share, "chance": getattr(region, "chance", None), "voxels": known,
+                "wrong": wrong, "holds_error": wrong > 0 if known else None,
+            }
+        )  # fmt: skip
+    return found
+
+
+def _mask_of_uncertain(window: CaseWindow) -> np.ndarray:
+    provenance = window.result.provenance
+    threshold = provenance["threshold"]
+    above = window.measure(threshold["measure"]) >= threshold["value"]
+    return above & roi_mask(window.distance, provenance["roi"]["distance_mm"]) & window.box
+
+
+def _mask_of_misses(window: CaseWindow) -> np.ndarray:
+    result = window.result
+    each = [window._embedded(result.probability(value).array) for value in window.reference.heads.values]
+    foreground = np.max(each, axis=0) if window.reference.heads.sigmoid else np.sum(each, axis=0)
+    far = ~roi_mask(window.distance, result.provenance["roi"]["distance_mm"])
+    return (foreground >= result.provenance["miss_probability"]) & far & window.box
+
+
+def _numbered(mask: np.ndarray) -> np.ndarray:
+    import cc3d
+
+    return cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
