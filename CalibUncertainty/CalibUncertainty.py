@@ -74,6 +74,8 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
         self.initializeParameterNode()
+        if self.parent.isEntered:  # reloaded while it is open
+            self.panel.enter()
 
     def cleanup(self):
         """The module is reloaded, or Slicer quits."""
@@ -94,11 +96,12 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         """The module is opened."""
         self.initializeParameterNode()
+        self.panel.enter()
 
     def exit(self):
         """Another module is opened. A run goes on."""
         if self.panel is not None:
-            self.panel.disconnectGui()
+            self.panel.leave()
 
     def onSceneStartClose(self, caller, event):
         """The scene is about to be emptied."""

@@ -10,12 +10,15 @@ from slicer.util import VTKObservationMixin
 from . import ctVolume, overlayNodes, slicerCompat, statusLine
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
+from .compareSection import CompareSection
 from .contoursSection import ContoursSection
+from .cursorSection import CursorSection
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
-from .reviewTable import ReviewTable
+from .reviewSection import ReviewSection
 from .runSection import RunSection
+from .shortcuts import Shortcuts
 from .sliceLayers import compositeNodes
 
 
@@ -44,7 +47,10 @@ class Panel(VTKObservationMixin):
         self.calibrate = CalibrateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
         self.contours = ContoursSection(self, self.ui)
-        self.review = ReviewTable(self, self.ui)
+        self.cursor = CursorSection(self, self.ui)
+        self.shortcuts = Shortcuts()
+        self.compare = CompareSection(self, self.ui, self.shortcuts)
+        self.review = ReviewSection(self, self.ui)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(self.scene, self.scene.NodeRemovedEvent, self._onNodeRemoved)
         self.addObserver(self.scene, self.scene.EndBatchProcessEvent, self._onEndBatch)
@@ -56,10 +62,25 @@ class Panel(VTKObservationMixin):
 
     def release(self):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
+        self.leave()
         self.setParameterNode(None)
-        for section in (self.run, self.calibrate, self.calibration, self.inputs, self.layers, self.contours):
+        for section in (self.run, self.calibrate, self.calibration, self.inputs, self.layers, self.contours, self.compare, self.review):
             section.release()
         self.removeObservers()
+
+    def enter(self):
+        """The module is opened: what belongs to the time when it is seen begins."""
+        self.shortcuts.connect()
+        self.cursor.enter()
+        self.review.enter()
+
+    def leave(self):
+        """Another module is opened; a run goes on."""
+        self.compare.show()
+        self.shortcuts.disconnect()
+        self.cursor.leave()
+        self.review.leave()
+        self.disconnectGui()
 
     def setParameterNode(self, parameterNode):
         """Follow this parameter node; None when the scene closes or the panel is left for good."""
@@ -104,6 +125,7 @@ class Panel(VTKObservationMixin):
             self.calibration.update()
             self.layers.update()
             self.contours.update()
+            self.compare.update()
             self.updateRunButton()
         finally:
             self._updating = False

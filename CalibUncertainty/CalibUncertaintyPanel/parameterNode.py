@@ -153,6 +153,7 @@ class CalibUncertaintyParameterNode:
     contoursOfAll: bool = False
     contourOuter: Percent = 5.0
     contourInner: Percent = 95.0
+    zoomToRegion: bool = True
 
 
 def isChosen(path):

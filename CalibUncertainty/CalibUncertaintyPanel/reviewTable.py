@@ -1,138 +1,213 @@
-"""Review: the regions of a Result, the one to look at first on top; choosing one moves all slice views to its peak."""
-
-import html
+"""The table of a Result's regions: one row each, sortable by every column, the one to look at first on top."""
 
 import qt
 from slicer.i18n import tr as _
 
-from .sliceLayers import jumpTo
+from . import reviewWords as words
+from .reviewDecisions import VERDICTS
 
-KINDS = {"uncertain": _("Uncertain"), "possible_miss": _("Possible miss")}
+
+class _Column:
+    """How one column is filled and sorted. `key` and `text` take a region and its decision; a key of None comes last."""
+
+    def __init__(self, title, tip, text, key, isNumber=True):
+        self.title = title
+        self.tip = tip
+        self.text = text
+        self.key = key
+        self.isNumber = isNumber
+
+
+def _rank(decision):
+    return (VERDICTS.index(decision.verdict) if decision.verdict else len(VERDICTS)) if decision.isMade else None
+
+
+COLUMNS = (
+    _Column(
+        _("#"), _("Order in which to look: click here to come back to it"), lambda r, d: str(r.id), lambda r, d: -r.id
+    ),
+    _Column(
+        _("Seen"),
+        _("What you have decided: ✓ correct, ✗ wrong, ? unsure, ✎ edited in Segment Editor"),
+        lambda r, d: words.mark(d),
+        lambda r, d: _rank(d),
+        False,
+    ),
+    _Column(
+        _("Structure"),
+        _("Nearest structure, or the one that may have been missed"),
+        lambda r, d: r.structure or words.NONE,
+        lambda r, d: r.structure.casefold() or None,
+        False,
+    ),
+    _Column(
+        _("Why"),
+        "\n".join(words.KIND_SENTENCES.values()),
+        lambda r, d: words.kind(r),
+        lambda r, d: words.kind(r),
+        False,
+    ),
+    _Column(
+        _("Error"),
+        _("Chance that the model is really wrong here: how often such places were, in cases with a known answer"),
+        lambda r, d: words.chance(words.chanceOf(r)),
+        lambda r, d: words.chanceOf(r),
+    ),
+    _Column(_("mL"), _("Volume in mL"), lambda r, d: words.number(r.volume_ml), lambda r, d: r.volume_ml),
+    _Column(
+        _("Share"),
+        _("Volume expected to be wrong, as a part of the structure's volume; none for a possible miss"),
+        lambda r, d: words.share(r.share),
+        lambda r, d: r.share,
+    ),
+    _Column(_("Mean"), _("Mean of the measure in the region"), lambda r, d: f"{r.mean:.2f}", lambda r, d: r.mean),
+    _Column(
+        _("Peak"), _("Highest value of the measure in the region"), lambda r, d: f"{r.peak:.2f}", lambda r, d: r.peak
+    ),
+)
+READING_ORDER, SEEN, STRUCTURE = 0, 1, 2
 
 
 class ReviewTable:
-    """The list of regions with its two buttons."""
+    """Fills and sorts a QTableWidget.
 
-    def __init__(self, panel, ui):
-        self.panel = panel
-        self.ui = ui
-        self.table = ui.regionsTable
+    :param onSelected: called without arguments when another row is chosen.
+    """
+
+    def __init__(self, table, onSelected):
+        self.table = table
         self._regions = []
-        columns = [_("#"), _("Kind"), _("Structure"), _("mL"), _("Share"), _("Peak"), _("Score")]
-        tips = [
-            _("Order in which to look"),
-            _(
-                "Uncertain: above the threshold, near a structure. Possible miss: far from every structure that was found."
-            ),
-            _("Nearest structure, or the one that may have been missed"),
-            _("Volume in mL"),
-            _("Score as a part of the structure's predicted volume: what the list is sorted by; none for a possible miss"),
-            _("Highest value of the measure in the region"),
-            _("Volume in mL that is expected to be wrong; possible misses are sorted by it"),
-        ]
-        self.table.setColumnCount(len(columns))
-        for column, (text, tip) in enumerate(zip(columns, tips, strict=True)):
-            header = qt.QTableWidgetItem(text)
-            header.setToolTip(tip)
-            self.table.setHorizontalHeaderItem(column, header)
-        self.table.verticalHeader().hide()
-        self.table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        self.table.horizontalHeader().setSectionResizeMode(2, qt.QHeaderView.Stretch)
-        self.table.connect("itemSelectionChanged()", self._onSelected)
-        ui.previousRegionButton.connect("clicked(bool)", lambda checked=None: self._step(-1))
-        ui.nextRegionButton.connect("clicked(bool)", lambda checked=None: self._step(1))
-        self.fill(None)
+        self._decisions = None
+        self._order = []
+        self._left = -1
+        self._sorted = (READING_ORDER, False)  # column, whether against its first direction
+        table.setColumnCount(len(COLUMNS))
+        for column, about in enumerate(COLUMNS):
+            header = qt.QTableWidgetItem(about.title)
+            header.setToolTip(about.tip)
+            table.setHorizontalHeaderItem(column, header)
+        table.verticalHeader().hide()
+        header = table.horizontalHeader()
+        header.setMinimumSectionSize(18)
+        header.setSectionsClickable(True)
+        header.setHighlightSections(False)
+        header.setSectionResizeMode(STRUCTURE, qt.QHeaderView.Stretch)
+        header.connect("sectionClicked(int)", self.sortBy)
+        table.connect("itemSelectionChanged()", onSelected)
 
-    def fill(self, result):
-        """List the regions of a Result; None empties the table."""
-        self._regions = list(result.regions) if result is not None else []
-        wasBlocked = self.table.blockSignals(True)
-        self.table.setRowCount(len(self._regions))
-        for row, region in enumerate(self._regions):
-            self._fillRow(row, region)
-        self.table.clearSelection()
-        self.table.setCurrentCell(-1, -1)
-        self.table.blockSignals(wasBlocked)
-        self.ui.reviewLabel.setText(self._explanation(result))
-        self.ui.reasonLabel.setText("")
-        self._updateButtons()
+    def fill(self, regions, decisions):
+        """List regions in reading order, none of them chosen.
 
-    def select(self, row):
+        :param decisions: `ReviewDecisions` on them.
+        """
+        self._regions, self._decisions = list(regions), decisions
+        self._sorted = (READING_ORDER, False)
+        self._left = -1
+        self._show(None)
+
+    @property
+    def selected(self):
+        """The `Region` of the chosen row, or None."""
+        row = self.table.currentRow()  # pythonqt: ok, no property of QTableWidget
+        return self._order[row] if 0 <= row < len(self._order) else None
+
+    @property
+    def place(self):
+        """(Row of the chosen region, or -1; number of rows)."""
+        row = self.table.currentRow()  # pythonqt: ok, no property of QTableWidget
+        return (row if row < len(self._order) else -1), len(self._order)
+
+    def selectRow(self, row):
         """Choose a row, as a click does."""
         self.table.selectRow(row)
 
+    def select(self, regionId):
+        """Choose the row of a region, wherever it is sorted to."""
+        self.table.selectRow([region.id for region in self._order].index(regionId))
+
+    def leave(self):
+        """Choose no row; `step` goes on from the one that was chosen."""
+        self._left = self.place[0]
+        self.table.clearSelection()
+        self.table.setCurrentCell(-1, -1)
+
+    def step(self, by):
+        """Go on by some rows; from no row to the first one.
+
+        :return: whether there was a row to go to.
+        """
+        row, count = self.place
+        row = row if row >= 0 else self._left
+        wanted = row + by if row >= 0 else 0
+        if not 0 <= wanted < count:
+            return False
+        self.table.selectRow(wanted)
+        return True
+
+    def sortBy(self, column):
+        """Sort by a column: numbers from the highest, words from A; the second time the other way; the third time no more.
+
+        The chosen region stays chosen, and nothing else happens about it.
+        """
+        known, turned = self._sorted
+        if column == READING_ORDER or (column == known and turned):
+            self._sorted = (READING_ORDER, False)
+        else:
+            self._sorted = (column, column == known)
+        self._show(self.selected)
+
+    def updateDecision(self, regionId):
+        """Show the decision on a region; the rows stay where they are until the next sorting."""
+        for row, region in enumerate(self._order):
+            if region.id == regionId:
+                self.table.item(row, SEEN).setText(words.mark(self._decisions.of(regionId)))
+
+    def _show(self, selected):
+        column, turned = self._sorted
+        self._order = _inOrder(self._regions, self._decisions, COLUMNS[column], turned)
+        wasBlocked = self.table.blockSignals(True)
+        self.table.setUpdatesEnabled(False)
+        try:
+            self.table.clearSelection()
+            self.table.setRowCount(0)  # filling rows that exist costs a layout for each cell
+            self.table.setRowCount(len(self._order))
+            for row, region in enumerate(self._order):
+                self._fillRow(row, region)
+            self._showDirection(column, turned)
+            self._fitColumns()
+            if selected is not None:
+                self.select(selected.id)
+            else:
+                self.table.setCurrentCell(-1, -1)
+        finally:
+            self.table.setUpdatesEnabled(True)
+            self.table.blockSignals(wasBlocked)
+
     def _fillRow(self, row, region):
-        texts = [
-            str(region.id),
-            KINDS.get(region.kind, region.kind),
-            region.structure,
-            _number(region.volume_ml),
-            _share(region.share),
-            f"{region.peak:.2f}",
-            _number(region.score),
-        ]
-        for column, text in enumerate(texts):
-            cell = qt.QTableWidgetItem(text)
+        decision = self._decisions.of(region.id)
+        for column, about in enumerate(COLUMNS):
+            cell = qt.QTableWidgetItem(about.text(region, decision))
             cell.setToolTip(region.reason)
-            if column not in (1, 2):
+            if about.isNumber:
                 cell.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             self.table.setItem(row, column, cell)
 
-    def _explanation(self, result):
-        if result is None:
-            return _("The places to look at first are listed here after a run.")
-        provenance = result.provenance
-        threshold, roi = provenance["threshold"], provenance["roi"]
-        titles = {entry["measure"]: entry["title"] for entry in provenance["maps"]["uncertainty"]}
-        what = _("{measure} of at least {value:.3g} {unit}, within {distance:g} mm").format(
-            measure=titles.get(threshold["measure"], threshold["measure"]),
-            value=threshold["value"],
-            unit=threshold["unit"],
-            distance=roi["distance_mm"],
-        )
-        if not self._regions:
-            return _("No place to review: nowhere {what} of the structures.").format(what=what)
-        return _("{count} places to review: {what} of the structures, and possible misses beyond. The sliders above do not "
-                 "change this list.").format(count=len(self._regions), what=what)  # fmt: skip
+    def _showDirection(self, column, turned):
+        header = self.table.horizontalHeader()
+        header.setSortIndicatorShown(column != READING_ORDER)
+        downwards = COLUMNS[column].isNumber != turned
+        header.setSortIndicator(column, qt.Qt.DescendingOrder if downwards else qt.Qt.AscendingOrder)
 
-    def _onSelected(self):
-        row = self.table.currentRow()  # pythonqt: ok, no property of QTableWidget
-        self._updateButtons()
-        if not 0 <= row < len(self._regions):
-            self.ui.reasonLabel.setText("")
-            return
-        region = self._regions[row]
-        self.ui.reasonLabel.setText(html.escape(region.reason))
-        self.panel.chooseStructure(region.structure)
-        jumpTo(self.panel.scene, region.peak_ras_mm)
-
-    def _step(self, by):
-        row = self.table.currentRow()  # pythonqt: ok, no property of QTableWidget
-        self.table.selectRow(row + by if row >= 0 else 0)
-
-    def _updateButtons(self):
-        row = self.table.currentRow()  # pythonqt: ok, no property of QTableWidget
-        count = len(self._regions)
-        self.ui.previousRegionButton.enabled = row > 0
-        self.ui.nextRegionButton.enabled = row + 1 < count
-        if not count:
-            tip = _("There is no place to review.")
-            self.ui.previousRegionButton.toolTip = self.ui.nextRegionButton.toolTip = tip
-            return
-        self.ui.previousRegionButton.toolTip = (
-            _("Go to the place before this one") if row > 0 else _("This is the first place.")
-        )
-        self.ui.nextRegionButton.toolTip = (
-            _("Go to the next place") if row + 1 < count else _("This is the last place.")
-        )
+    def _fitColumns(self):
+        # Once for all rows: a header that fits itself measures every row again for each cell that is set.
+        for column in range(len(COLUMNS)):
+            if column != STRUCTURE:
+                self.table.resizeColumnToContents(column)
 
 
-def _share(part):
-    """Per cent of the structure, as the reason of the region has it."""
-    if part is None:
-        return "–"
-    return "< 1 %" if part < 0.01 else f"{100 * part:.0f} %"
-
-
-def _number(value):
-    return f"{value:.2f}" if value >= 0.095 else f"{value:.3f}"
+def _inOrder(regions, decisions, column, turned):
+    """Regions sorted by a column; equal ones stay in reading order, those without a value come last."""
+    keys = {region.id: column.key(region, decisions.of(region.id)) for region in regions}
+    known = [region for region in regions if keys[region.id] is not None]
+    unknown = [region for region in regions if keys[region.id] is None]
+    return sorted(known, key=lambda region: keys[region.id], reverse=column.isNumber != turned) + unknown

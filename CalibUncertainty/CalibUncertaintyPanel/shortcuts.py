@@ -44,7 +44,7 @@ class Shortcuts:
     def disconnect(self):
         """Take the keys off the main window."""
         for shortcut in self._shortcuts:
-            shortcut.disconnect("activated()")
+            shortcut.setEnabled(False)  # it is deleted only when Qt comes back to its loop
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []

@@ -105,6 +105,17 @@ def openInBrowser(path):
     return qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
 
+def openSegmentEditor():
+    """Open the Segment Editor module.
+
+    :return: whether this Slicer has it.
+    """
+    if not hasattr(slicer.modules, "segmenteditor"):
+        return False
+    slicer.util.selectModule("SegmentEditor")
+    return True
+
+
 def soon(function):
     """Call a function when Slicer has come back from what it is doing."""
     import qt

@@ -20,7 +20,7 @@ from .room import check_room
 
 PARTIAL_SUFFIX = ".partial"
 # What a Result folder may hold; one that holds more is somebody's own and is never replaced
-RESULT_ENTRIES = {RESULT_FILE, "segmentation.nii.gz", "maps", "nifti", "montage.png"}
+RESULT_ENTRIES = {RESULT_FILE, "segmentation.nii.gz", "maps", "nifti", "montage.png", "review.json", "review-log.csv"}
 
 
 def output_folder(out: str | Path) -> Path:
