@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .cli_evaluate import run_evaluate
 from .cli_options import parser_of
 from .errors import CalibUncertaintyError, Cancelled
 from .progress import JsonProgress, Progress, QuietProgress, TerminalProgress
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # libraries print to stdout as they please; only answers belong there
         with contextlib.redirect_stdout(sys.stderr):
             return options.verb(options, progress, answers) or EXIT_OK
-    except (KeyboardInterrupt, Cancelled):
-        _say(progress, "stopped on request; nothing was written")
+    except (KeyboardInterrupt, Cancelled) as error:
+        _say(progress, str(error) or "stopped on request; nothing was written")
         return EXIT_CANCELLED
     except CalibUncertaintyError as error:
         if options.debug:
@@ -235,8 +236,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the terminal."""
     return parser_of(
         {
-            "segment": _segment, "calibrate": _calibrate, "info": _info, "check": _check, "proof": _proof, "picture": _picture,
-            "run": _run,
+            "segment": _segment, "calibrate": _calibrate, "evaluate": run_evaluate, "info": _info, "check": _check,
+            "proof": _proof, "picture": _picture, "run": _run,
         }
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
+from .cli_evaluate import add_evaluate
 from .version import __version__
 
 
@@ -28,6 +29,7 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     calibrate = _add_calibrate(verbs, [common, shown, members, computing])
     segment.set_defaults(verb=verbs_of["segment"])
     calibrate.set_defaults(verb=verbs_of["calibrate"])
+    add_evaluate(verbs, [common, shown, members, pooling, computing], verbs_of["evaluate"])
     _add_looking(verbs, common, members, pooling, computing, verbs_of)
     picture = verbs.add_parser("picture", parents=[common], help="a montage of slices of a Result")
     picture.add_argument("result", help="Result folder")
@@ -177,6 +179,13 @@ class _Folds(argparse.Action):
             parser.error(f"{option_string}: give fold numbers, or all")
 
 
+class _Measures(argparse.Action):
+    """`--measures all`, `--measures standard`, `--measures mi epkl`."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values[0] if values in (["all"], ["standard"]) else values)
+
+
 def _add_model(verb) -> None:
     verb.add_argument(
         "--model",
@@ -218,6 +227,14 @@ def _add_segment(verbs, parents) -> argparse.ArgumentParser:
         help="how far from the structures regions are listed (default 15)",
     )
     segment.add_argument("--measure", default="entropy", help="measure the regions are made of (default entropy)")
+    segment.add_argument(
+        "--measures",
+        nargs="+",
+        default="standard",
+        metavar="MEASURE",
+        action=_Measures,
+        help="which are computed beside that one: standard (default: conf margin entropy exp_entropy mi var), all, or names",
+    )
     segment.add_argument(
         "--threshold",
         type=_number_or_stored,
