@@ -21,6 +21,7 @@ class LayersSection:
     def __init__(self, panel, ui, resourcePath):
         self.panel = panel
         self.ui = ui
+        self.hidden = False  # for as long as somebody looks at the CT alone
         self._measures = []
         self._structures = []
         self._appliedWindow = None
@@ -84,13 +85,20 @@ class LayersSection:
             self.panel.showError(str(error))
         overlays.setThreshold(parameterNode.threshold)
         overlays.setProbabilityFloor(parameterNode.probabilityFloor / 100)
-        overlays.setLabelsView(parameterNode.labelsVisible, parameterNode.labelsOpacity / 100)
+        self.showVisibility()
+        self._roiTimer.start()
+
+    def showVisibility(self):
+        """Show or hide layers, outlines and legends; nothing else."""
+        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
+        if overlays is None or parameterNode is None:
+            return
+        overlays.setLabelsView(parameterNode.labelsVisible and not self.hidden, parameterNode.labelsOpacity / 100)
+        legends = parameterNode.legendsVisible and not self.hidden
         overlays.setLegendsVisible(
-            parameterNode.legendsVisible and parameterNode.probabilityVisible,
-            parameterNode.legendsVisible and parameterNode.uncertaintyVisible,
+            legends and parameterNode.probabilityVisible, legends and parameterNode.uncertaintyVisible
         )
         self.showInViews()
-        self._roiTimer.start()
 
     def keepWindow(self):
         """Leave the CT's window as a saved scene has it; a preset is applied when one is chosen."""
@@ -105,9 +113,9 @@ class LayersSection:
             return
         view = LayerView(
             ctVisible=parameterNode.ctVisible,
-            probabilityVisible=parameterNode.probabilityVisible,
+            probabilityVisible=parameterNode.probabilityVisible and not self.hidden,
             probabilityOpacity=parameterNode.probabilityOpacity / 100,
-            uncertaintyVisible=parameterNode.uncertaintyVisible,
+            uncertaintyVisible=parameterNode.uncertaintyVisible and not self.hidden,
             uncertaintyOpacity=parameterNode.uncertaintyOpacity / 100,
         )
         showLayers(

@@ -185,6 +185,13 @@ class Overlays:
         result = self.result
         return lambda: result.raw_probability(structure)
 
+    @property
+    def uncertaintyVolume(self):
+        """The `Volume` of the measure that is shown, up to every distance; None without a Result."""
+        if self.result is None:
+            return None
+        return self._uncertainty(self.shownMeasure, self.uncertaintyNode.GetAttribute(PREFIX + "Structure"))
+
     def probabilityReader(self, structures):
         """A function from a structure's name to its probability `Volume`, for a thread; what is in memory is not read again.
 
