@@ -5,7 +5,17 @@ import os
 import numpy as np
 
 # Distances are float32 roots of sums of squares; a voxel that lies exactly on the limit may come out this much beyond it.
-_ROUNDING_MM = 1e-4
+ROUNDING_MM = 1e-4
+
+
+def checked_grid(array: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
+    """The array, which is three-dimensional, of voxels of a finite size above 0 mm; ValueError otherwise."""
+    array = np.asarray(array)
+    if array.ndim != 3 or len(spacing_zyx) != 3:
+        raise ValueError(f"expected a (z, y, x) array and three spacings, got {array.shape} and {spacing_zyx}")
+    if not all(np.isfinite(step) and step > 0 for step in spacing_zyx):
+        raise ValueError(f"spacing must be above 0 mm, got {spacing_zyx}")
+    return array
 
 
 def distance_to_structures(label: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np.ndarray:
@@ -17,11 +27,7 @@ def distance_to_structures(label: np.ndarray, spacing_zyx: tuple[float, float, f
     :raises ValueError: when the array is not three-dimensional or a spacing is not above 0.
     Source: exact Euclidean distance transform (Felzenszwalb & Huttenlocher 2012) as implemented by the edt library.
     """
-    label = np.asarray(label)
-    if label.ndim != 3 or len(spacing_zyx) != 3:
-        raise ValueError(f"expected a (z, y, x) array and three spacings, got {label.shape} and {spacing_zyx}")
-    if not all(np.isfinite(step) and step > 0 for step in spacing_zyx):
-        raise ValueError(f"spacing must be above 0 mm, got {spacing_zyx}")
+    label = checked_grid(label, spacing_zyx)
     outside = np.ascontiguousarray(label == 0)
     if outside.all():
         return np.full(label.shape, np.inf, dtype=np.float32)
@@ -42,4 +48,4 @@ def roi_mask(distance: np.ndarray, distance_mm: float) -> np.ndarray:
     """
     if not (np.isfinite(distance_mm) and distance_mm >= 0):
         raise ValueError(f"the distance must be a finite number of mm, 0 or more, got {distance_mm}")
-    return np.asarray(distance) <= distance_mm + _ROUNDING_MM
+    return np.asarray(distance) <= distance_mm + ROUNDING_MM
