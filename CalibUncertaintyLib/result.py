@@ -193,7 +193,8 @@ class Result:
     def uncertainty(self, measure: str, label: int | str | None = None) -> Volume:
         """One measure in its own unit. `entropy_k` (nats) is of one structure, which `label` names.
 
-        Raises CalibUncertaintyError for an unknown measure and for one that a single member cannot give.
+        Raises CalibUncertaintyError for an unknown measure, for one that was not computed, and for one that a single member cannot
+        give.
         """
         if measure == "entropy_k":
             if label is None:
@@ -209,6 +210,10 @@ class Result:
         if measure not in entries:
             raise CalibUncertaintyError(
                 f"{self.folder} has no measure '{measure}'; it has {', '.join(entries)} and entropy_k"
+            )
+        if entries[measure].get("status") == "not_computed":
+            raise CalibUncertaintyError(
+                f"{measure} was not computed for {self.folder}; run segment with --measures all, or with its name"
             )
         if entries[measure]["file"] is None:
             raise CalibUncertaintyError(

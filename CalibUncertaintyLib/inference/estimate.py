@@ -33,7 +33,7 @@ COMPRESSED = 0.5
 SCRATCH_LIMIT_BYTES = 1 << 24
 PORTION_BYTES = 1 << 23
 GPU_VOXELS_PER_FORWARD = 128**3
-N_MEASURES = 5
+N_MEASURES = 6  # where nothing is said about which
 # One forward: multiply-adds a second, and seconds for each live number in feature maps. One CPU thread: ten networks, most within
 # a factor of 1.5. GPUs: guesses.
 SPEED = {
@@ -170,13 +170,15 @@ def estimate(
     parts: Sequence[Part], heads: int, *, device: str = "cpu", precision: str = "stock", step_size: float = 0.5,
     threads: int = 1, ct_bytes: int = 2, images: int = 1, structures: int | None = None, temperatures: int = 1,
     full_volume: bool = False, box_share: float = BOX_SHARE, export: bool = False, seconds_per_forward: float | None = None,
+    measures: int = N_MEASURES, extras: int = 0,
 ) -> Estimate:  # fmt: skip
     """Of one run of all parts.
 
     heads: channels of the networks' output; structures: how many probability maps are written, heads - 1 unless given. device: cpu,
     cuda, cuda:1 or mps. ct_bytes: of a voxel as read; images: how many are read. temperatures: at which members' probabilities are
     averaged. box_share: part of the CT that the boxes hold. export: whether every map is written on the CT's grid as well.
-    seconds_per_forward: measured, of one tile. Raises ValueError without parts.
+    seconds_per_forward: measured, of one tile. measures: how many maps of uncertainty are made; extras: how many numbers a voxel
+    are averaged over members for them, beside their probabilities and their entropy. Raises ValueError without parts.
     """
     if not parts:
         raise ValueError("an estimate needs at least one model")
@@ -187,8 +189,8 @@ def estimate(
     forwards = sum(part.tiles(step_size) * part.members * part.passes for part in parts)
     members, voxels = sum(part.members for part in parts), math.prod(parts[0].shape)
     pools = [2 * heads * math.prod(part.grid) for part in parts]
-    cells = 4 * (temperatures * heads + 1) * int(voxels * min(AWAKE_SHARE, share)) if members > 1 else 0
-    fields = 4 * (structures + N_MEASURES + 1) * int(voxels * share)
+    cells = 4 * (temperatures * heads + 1 + extras) * int(voxels * min(AWAKE_SHARE, share)) if members > 1 else 0
+    fields = 4 * (structures + measures + 1) * int(voxels * share)
     (while_asking, _), (held, on_disk), (least, least_on_disk) = map(
         _scratch, ([*pools, cells], [*pools, cells, fields], pools)
     )
@@ -198,12 +200,12 @@ def estimate(
     stages["write"] += held + BOX_BYTES * voxels * share
     stages["predict"] += while_asking
     gpu, gpu_least = _gpu(parts, heads, costs) if kind != "cpu" else (None, None)
-    maps = structures + N_MEASURES + 1
+    maps = structures + measures + 1
     written = 4 * maps * voxels * (share + (1.0 if export else 0.0)) * COMPRESSED + voxels * 0.1
     worst = max(stages, key=stages.get)
     return Estimate(
         device, tuple(part.grid for part in parts), members, tiles, forwards,
-        _seconds(parts, heads, costs, kind, precision, step_size, threads, seconds_per_forward, voxels * share, maps),
+        _seconds(parts, heads, costs, kind, precision, step_size, threads, seconds_per_forward, voxels * share, maps, extras),
         seconds_per_forward is not None, stages[worst] / 1e6, at_least, worst, gpu, gpu_least,
         on_disk / 1e6, least_on_disk / 1e6, written / 1e6, full_volume,
     )  # fmt: skip
@@ -300,7 +302,7 @@ def _gpu(parts: Sequence[Part], heads: int, costs: Sequence[NetworkCost | None])
 
 def _seconds(
     parts: Sequence[Part], heads: int, costs: Sequence[NetworkCost | None], kind: str, precision: str, step_size: float,
-    threads: int, measured: float | None, box: float, maps: int,
+    threads: int, measured: float | None, box: float, maps: int, extras: int,
 ) -> float | None:  # fmt: skip
     total = 0.0
     for part, cost in zip(parts, costs, strict=True):
@@ -314,7 +316,7 @@ def _seconds(
         total += part.members * tiles * (part.passes * one + ADDING_SECONDS * heads * math.prod(part.patch) / threads)
         if part.grid != tuple(part.shape):
             total += PREPROCESS_SECONDS[0] * math.prod(part.shape) + PREPROCESS_SECONDS[1] * grid
-    return total + box * (ADDING_SECONDS * heads + MAPS_SECONDS + WRITING_SECONDS * maps)
+    return total + box * (ADDING_SECONDS * (heads + extras) + MAPS_SECONDS + WRITING_SECONDS * maps)
 
 
 def time_in_words(seconds: float) -> str:

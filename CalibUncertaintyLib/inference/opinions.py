@@ -64,7 +64,7 @@ class Opinions:
 
     def __init__(
         self, predictor: MemberPredictor, case: Prepared, scratch: Scratch, temperatures: Sequence, pool_temperature,
-        pool_probabilities: bool, keep_members: bool,
+        pool_probabilities: bool, keep_members: bool, extras: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.case, self.members, self.n_classes = case, predictor.members, predictor.n_classes
         self._sources = list(dict.fromkeys(map(source_of, self.members)))
@@ -73,7 +73,7 @@ class Opinions:
         self._keep = keep_members and several
         self._cells = None
         if several and temperatures:
-            self._cells = Cells(case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch)
+            self._cells = Cells(case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch, extras)
         used = [
             np.broadcast_to(np.atleast_2d(np.asarray(t, float)).max(axis=0), (self.n_classes,))
             for t in (1.0, pool_temperature, *temperatures)
@@ -99,17 +99,18 @@ class Opinions:
     def ask(
         cls, predictor: MemberPredictor, case: Prepared, scratch: Scratch, progress: Progress,
         temperatures: Sequence[float | Sequence[float] | np.ndarray] = (), pool_temperature: float | Sequence[float] = 1.0,
-        pool_probabilities: bool = False, keep_members: bool = False,
+        pool_probabilities: bool = False, keep_members: bool = False, extras: Sequence[str] = (),
     ) -> Opinions:  # fmt: skip
         """Run every member once.
 
         temperatures: at which the members' probabilities are averaged (the first one's entropies too): one number each, one a
         region of a sigmoid model, or (sources, 1 or C): one for each set of weights, in the order of `MemberSet.sources`.
         pool_temperature: of the pool; pool_probabilities: that the pool is the mean of probabilities: both only for where to
-        look. keep_members: keep every member's logits for `Slab.members`.
+        look. keep_members: keep every member's logits for `Slab.members`. extras: what else is averaged over the members at the
+        first of the temperatures, names of `cells.EXTRAS`.
         """
         opinions = cls(
-            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members
+            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members, extras
         )  # fmt: skip
         # closed here and now: an error's traceback would keep what they hold, and their number of threads, for long
         with closing(predictor.predict(case, progress)) as asked:

@@ -13,14 +13,16 @@ from ..errors import CalibUncertaintyError
 from ..evaluation.metrics import CalibrationMetrics, RegionMetrics, mean_over_cases
 from ..model.calibrated_range import CalibratedRange
 from ..model.folder import Fold
+from ..model.heads import Heads
 from ..model.record import CalibrationEntry
 from ..progress import Progress
 from ..uncertainty.measures import MEASURES, MemberStatistics, measures_of
-from ..uncertainty.threshold import ThresholdFit
+from ..uncertainty.threshold import BINS, ThresholdFit
 from .applied import AppliedCalibration
 from .candidates import Candidate, FittedCandidate, Reference, calibrated, fit_candidates, member_temperatures, parts
+from .chosen_measures import extras_of, measure_names
 from .labelled import RoiVoxels
-from .maps import measure_names, measure_values
+from .maps import measure_values
 
 __all__ = ["Reference", "entry_of", "figures", "fit_entries", "parts"]
 _FIGURES = (
@@ -176,28 +178,34 @@ def _means(results: Sequence[dict]) -> dict:
 def _thresholds(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> dict:
     """For every measure the threshold whose marked voxels overlap best with the errors, in the ROI a new patient has."""
     heads, n_members = reference.heads, len(cases[0].members)
-    fits = {
-        name: ThresholdFit(name, MEASURES[name].upper(heads.channels, n_members, heads.sigmoid))
-        for name in measure_names(n_members)
-    }
+    fits = {name: _threshold_fit(name, heads, n_members) for name in measure_names(n_members)}
     for voxels in cases:
         for part in parts(voxels):
             near = voxels.near_prediction[part]
             p, label, _ = calibrated(voxels, part, calibration)
             wrong = (label != reference.decoded(voxels.labels[part]))[near]
-            mean, entropy = _of_members(voxels, part, calibration) if n_members > 1 else (None, None)
-            for name, values in measure_values(p, heads, n_members, mean, entropy).items():
+            of_members = _of_members(voxels, part, calibration, extras_of(fits)) if n_members > 1 else ()
+            for name, values in measure_values(p, heads, n_members, *of_members).items():
                 fits[name].add(voxels.case.id, values[near], wrong)
     fitted = {name: fit.fit() for name, fit in fits.items()}
     return {name: threshold.to_json() for name, threshold in fitted.items() if threshold.status == "ok"}
 
 
-def _of_members(voxels: RoiVoxels, part: slice, calibration: AppliedCalibration) -> tuple[np.ndarray, np.ndarray]:
-    """The members' mean probability (C, N) and mean entropy (N,), at the temperature they share, or each at its own."""
-    statistics = MemberStatistics(calibration.sigmoid)
+def _threshold_fit(name: str, heads: Heads, n_members: int) -> ThresholdFit:
+    """Of one measure; its grid of thresholds is finer where the range goes far beyond what is ever shown."""
+    given = (heads.channels, n_members, heads.sigmoid)
+    upper, shown = MEASURES[name].upper(*given), MEASURES[name].shown(*given)
+    return ThresholdFit(name, upper, BINS if upper < 8 * shown else 4 * BINS)
+
+
+def _of_members(
+    voxels: RoiVoxels, part: slice, calibration: AppliedCalibration, extras: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """The members' mean probability (C, N), mean entropy (N,) and extras, at the temperature they share, or each at its own."""
+    statistics = MemberStatistics(calibration.sigmoid, extras)
     for of_member, temperature in zip(voxels.members[..., part], member_temperatures(voxels, calibration), strict=True):
         statistics.add(probabilities(of_member, temperature, calibration.sigmoid))
-    return statistics.mean, statistics.expected_entropy
+    return statistics.mean, statistics.expected_entropy, statistics.extras
 
 
 def _range(

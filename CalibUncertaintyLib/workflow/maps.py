@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +13,16 @@ from ..inference.opinions import Opinions, Slab
 from ..inference.scratch import Blocks, Scratch
 from ..model.heads import Heads, first_argmax
 from ..progress import Progress
-from ..uncertainty.measures import MEASURES, expected_error, measures_of, mutual_information_of
+from ..uncertainty.disagreement import disagreement_of
+from ..uncertainty.measures import expected_error, measures_of
 from .applied import AppliedCalibration
+from .chosen_measures import measure_names
 
 # Probabilities and measures are stored to this step: far below what calibration can promise, and it lets the noise of
 # millions of near-zero voxels be compressed away.
 STORED_STEP = 2.0**-20
 FOREGROUND, EXPECTED_ERROR = "foreground", "expected error"
+ALWAYS = ("conf", "entropy")  # measures that a run looks at itself, written down or not
 
 
 class Fields:
@@ -55,9 +58,9 @@ class Maps:
     """Maps over the box around all boxes, in the network's axis order. Outside the boxes, and outside nnU-Net's crop, they are
     background.
 
-    fields: every measure by its name, every structure's calibrated probability by `structure(index)`, the calibrated
-    probability of any structure as FOREGROUND, and of regions that may overlap EXPECTED_ERROR. likeliest: the structure that is
-    most probable, were it not background.
+    fields: every measure by its name, those of ALWAYS among them, every structure's calibrated probability by
+    `structure(index)`, the calibrated probability of any structure as FOREGROUND, and of regions that may overlap EXPECTED_ERROR.
+    likeliest: the structure that is most probable, were it not background. measures: those that are written down.
     """
 
     boxes: list[Box]
@@ -75,11 +78,6 @@ def structure(index: int) -> str:
     return f"probability {index}"
 
 
-def measure_names(n_members: int) -> list[str]:
-    """The measures that are stored, and can be had from this many members (entropy_k is derived when read)."""
-    return [name for name, measure in MEASURES.items() if name != "entropy_k" and measure.status(n_members) == "ok"]
-
-
 def make_maps(
     opinions: Opinions,
     boxes: list[Box],
@@ -88,14 +86,20 @@ def make_maps(
     scratch: Scratch,
     progress: Progress,
     image: np.ndarray | None = None,
+    names: Sequence[str] | None = None,
 ) -> Maps:
-    """Calibrated probabilities, labels and every measure of one case. image: the CT in the network's axis order, HU."""
+    """Calibrated probabilities, labels and measures of one case.
+
+    image: the CT in the network's axis order, HU. names: of the measures, as `measure_names` gives them; all, unless given. What
+    they need of the members has to have been asked for (`extras_of`). The fields hold those of ALWAYS in any case.
+    """
     around, n_members = hull(boxes), len(opinions.members)
-    names = measure_names(n_members)
+    names = measure_names(n_members) if names is None else list(names)
+    held = list(dict.fromkeys([*names, *ALWAYS]))
     label_type = np.uint8 if max(heads.values) <= 255 else np.uint16
     # of a softmax it is the measure conf
     extra = [FOREGROUND, EXPECTED_ERROR] if heads.sigmoid else [FOREGROUND]
-    fields = Fields([*(structure(i) for i in range(len(heads.names))), *names, *extra], around, scratch)
+    fields = Fields([*(structure(i) for i in range(len(heads.names))), *held, *extra], around, scratch)
     maps = Maps(boxes, around, np.zeros(around.shape, label_type), np.zeros(around.shape, label_type), fields, names)
     total, done = sum(box.voxels for box in boxes), 0
     for window, slab in _windows(opinions, boxes, around):
@@ -112,10 +116,10 @@ def make_maps(
         if heads.sigmoid:
             fields.put(EXPECTED_ERROR, window, expected_error(p, sigmoid=True))
         maps.likeliest[window] = np.asarray(heads.values, label_type)[first_argmax(structures)]
-        entropy = slab.means.entropy if slab.means is not None else None
-        members_mean = slab.means.probability[0] if slab.means is not None else None
-        for name, values in measure_values(p, heads, n_members, members_mean, entropy).items():
-            fields.put(name, window, _stored(values))
+        of_members = () if slab.means is None else (slab.means.probability[0], slab.means.entropy, slab.means.extras)
+        values = measure_values(p, heads, n_members, *of_members)
+        for name in held:
+            fields.put(name, window, _stored(values[name]))
         done += int(np.prod(label.shape))
         progress.report(done / total)
     return maps
@@ -144,16 +148,18 @@ def measure_values(
     n_members: int,
     mean: np.ndarray | None = None,
     expected_entropy: np.ndarray | None = None,
+    extras: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Every measure that these members can give, (...) float32 each.
+    """Every measure that these members, and what is known of them, can give, (...) float32 each.
 
-    p: (C, ...) calibrated pooled probability. mean (C, ...) and expected_entropy (...): the members' mean probability and
-    mean entropy at the temperature they share; None for a single member, which is the pool itself and takes the pool's.
+    p: (C, ...) calibrated pooled probability. mean (C, ...), expected_entropy (...) and extras: the members' mean probability,
+    mean entropy and what `disagreement_of` takes beside, at the temperature they share; None for a single member, which is the
+    pool itself and takes the pool's.
     """
     values = measures_of(p, heads.sigmoid)
     values["exp_entropy"] = values["entropy"] if expected_entropy is None else expected_entropy
     if n_members > 1:
-        values["mi"] = mutual_information_of(mean, expected_entropy, n_members, heads.sigmoid)
+        values |= disagreement_of(mean, expected_entropy, extras or {}, n_members, heads.sigmoid)
     return values
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from ..errors import CalibUncertaintyError
 from ..model.folder import Fold, ModelFolder
 from ..model.member_set import MemberSet, check_member_values
-from ..uncertainty.measures import MEASURES
 from .applied import MODES
+from .chosen_measures import OF_VOXELS, rule_of
 
 EXPORTS = ("nifti",)
 PRECISIONS = ("stock", "bf16")
@@ -89,7 +89,8 @@ class SegmentOptions(MemberOptions):
 
     calibration: auto, none, or a record file. mode: pool_logit (labels as stock nnU-Net's) or pool_prob. roi_mm: how far from the
     predicted structures uncertain regions are listed, mm. measure, threshold: what regions are made of; "stored" takes the
-    record's threshold, or our default where there is none. min_region_ml: smaller regions are not listed. miss_probability:
+    record's threshold, or our default where there is none. measures: which are computed beside that one: "standard" (all that
+    cost next to nothing), "all", or a list of names. min_region_ml: smaller regions are not listed. miss_probability:
     foreground probability beyond the ROI that is listed as a possible miss. box_probability: every place whose foreground
     probability can exceed this, at most 0.5, is kept in the maps. full_volume: maps of the whole CT. export: ("nifti",) writes
     every map on the CT grid. overwrite: replace an earlier Result. series: DICOM SeriesInstanceUID. skip_ct_check: take any voxel
@@ -100,6 +101,7 @@ class SegmentOptions(MemberOptions):
     mode: str = "pool_logit"
     roi_mm: float = 15.0
     measure: str = "entropy"
+    measures: str | Sequence[str] = "standard"
     threshold: str | float = "stored"
     min_region_ml: float = 0.1
     miss_probability: float = 0.1
@@ -113,10 +115,10 @@ class SegmentOptions(MemberOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_first(paths(self, "calibration"))
-        stored = [name for name in MEASURES if name != "entropy_k"]
         rules = [
             (self.mode in MODES, f"mode '{self.mode}' is unknown; choose {' or '.join(MODES)}"),
-            (self.measure in stored, f"measure '{self.measure}' is unknown; choose one of {', '.join(stored)}"),
+            (self.measure in OF_VOXELS, f"measure '{self.measure}' is unknown; choose one of {', '.join(OF_VOXELS)}"),
+            rule_of(self.measures),
             (is_number(self.roi_mm, 0, 1000), f"the ROI distance must lie between 0 and 1000 mm, got {self.roi_mm}"),
             (
                 self.threshold == "stored" or is_number(self.threshold, 0, math.inf),

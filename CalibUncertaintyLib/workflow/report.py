@@ -111,9 +111,12 @@ class _MapWriter:
             file = f"maps/uncertainty_{name}.nrrd"
             array = run.case.frame.to_volume(run.maps.fields.read(name))
             self._write(array, file, {"kind": "uncertainty", "measure": name, "unit": measure.unit})
+        given = (run.predictor.n_classes, n_members, sigmoid)
+        status = measure.status(n_members)
         return {
             "measure": name, "title": measure.title, "file": file, "unit": measure.unit,
-            "range": [0.0, measure.upper(run.predictor.n_classes, n_members, sigmoid)], "status": measure.status(n_members),
+            "range": [0.0, measure.upper(*given)], "scale": [0.0, measure.shown(*given)],
+            "status": "not_computed" if file is None and status == "ok" else status,
             "sentence": measure.sentence_for(sigmoid), "threshold": threshold, "threshold_source": source,
         }  # fmt: skip
 

@@ -22,7 +22,8 @@ from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
-from .maps import EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
+from .chosen_measures import extras_of, measure_names
+from .maps import ALWAYS, EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
 from .options import SegmentOptions
 from .room import bytes_on_disk
 from .traits import traits_of_ct
@@ -54,6 +55,11 @@ class Run:
         """The model folder, or the first of several."""
         return self.members.models[0]
 
+    @property
+    def measures(self) -> list[str]:
+        """The measures that are computed: what was asked for and these members can give, and what regions are made of."""
+        return measure_names(len(self.predictor.members), self.options.measures, [self.options.measure])
+
     def compute(self, scratch: Scratch) -> None:
         """From voxels to maps and regions. Sets `case`, `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`, ..."""
         progress, chosen, predictor = self.progress, self.options, self.predictor
@@ -65,7 +71,7 @@ class Run:
         with progress.stage("predict", 0.1, 0.75):
             opinions = Opinions.ask(
                 predictor, self.case, scratch, progress, temperatures_of(self.calibration, len(predictor.members)),
-                self.calibration.highest_temperature(), self.calibration.mode != "pool_logit",
+                self.calibration.highest_temperature(), self.calibration.mode != "pool_logit", extras=extras_of(self.measures),
             )  # fmt: skip
             self.precision = predictor.labels_that_differ(self.case, opinions.likely)
         self.effective_members = opinions.effective_members
@@ -74,12 +80,12 @@ class Run:
             boxes, self.left_out = opinions.boxes(chosen.box_probability, chosen.roi_mm)
             if chosen.full_volume:
                 boxes, self.left_out = [opinions.whole()], 0.0
-            voxels, n_classes = hull(boxes).voxels, predictor.n_classes
-            exported = int(self.volume.array.size) * (1 + 4 * (n_classes + 5) * len(chosen.export))
-            maps = 4 * voxels * (n_classes + 7)
+            voxels, written = hull(boxes).voxels, len(predictor.heads.names) + len(self.measures) + 1
+            exported = int(self.volume.array.size) * (1 + 4 * written * len(chosen.export))
+            maps = 4 * voxels * (written + 2 + len(set(ALWAYS) - set(self.measures)))
             check_space(self.out, self.folder, bytes_on_disk(scratch, [maps]) + maps + exported)
             image = self.case.frame.to_network(self.volume.array)
-            self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress, image)
+            self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress, image, self.measures)
         del opinions  # what follows needs the room
         give_back_memory()
         with progress.stage("regions", 0.85, 0.9, "distances and regions"):

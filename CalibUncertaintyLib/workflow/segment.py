@@ -18,8 +18,8 @@ from ..result import Result
 from ..volume import Volume
 from .applied import AppliedCalibration, calibration_of
 from .cascade import run_previous_stage
+from .chosen_measures import extras_of, measure_names, refuse_without_members, values_of_extras
 from .inputs import check_channels, read_channels
-from .maps import measure_names
 from .options import SegmentOptions
 from .preflight import check_ct_size, check_fits, estimate_run
 from .report import write_result
@@ -52,7 +52,8 @@ def segment(
     _refuse_inputs_inside(out, ct, members)
     for folder in (*members.models, *_stages_before(members)):
         folder.refuse_unsupported()
-    _refuse_measure(chosen.measure, members.least_members)
+    by_name = [chosen.measure, *([] if isinstance(chosen.measures, str) else chosen.measures)]
+    refuse_without_members(by_name, members.least_members)
     with progress.stage("read", 0.0, 0.02, "reading the CT"):
         for given in [ct] if isinstance(ct, str | Path | Volume) else ct:
             check_ct_size(given)
@@ -63,7 +64,7 @@ def segment(
             members, chosen.device, chosen.step_size, chosen.trust_checkpoint, chosen.precision, chosen.trainers
         )
         members = predictor.chosen
-        _refuse_measure(chosen.measure, len(predictor.members))  # fewer, where checkpoints hold the same weights
+        refuse_without_members(by_name, len(predictor.members))  # fewer, where checkpoints hold the same weights
         calibration = calibration_of(
             members, chosen.mode, chosen.calibration, predictor.heads, chosen.step_size, chosen.precision
         )
@@ -92,14 +93,6 @@ def segment(
     return Result.open(out)
 
 
-def _refuse_measure(measure: str, n_members: int) -> None:
-    if measure not in measure_names(n_members):
-        raise CalibUncertaintyError(
-            f"{measure} compares several members and only one is used; choose more folds, checkpoints, flips or dropout"
-            " samples as members, or another measure"
-        )
-
-
 def _refuse_inputs_inside(out: Path, ct, members: MemberSet) -> None:
     """With --overwrite the folder would take its own input with it."""
     given = [ct] if isinstance(ct, str | Path | Volume) else list(ct)
@@ -118,10 +111,13 @@ def _estimated(
 ) -> tuple[Estimate, list[str]]:
     """What the run will take, and warnings where it may not fit. Raises CalibUncertaintyError where it surely does not."""
     device = str(predictor.device)
+    names = measure_names(len(predictor.members), chosen.measures, [chosen.measure])
+    heads = predictor.heads
     estimate = estimate_run(
         members, volume, device, precision=chosen.precision, step_size=chosen.step_size,
         flips_allowed=3 if predictor.mirroring or chosen.flips == "members" else 0, full_volume=chosen.full_volume,
-        export=bool(chosen.export),
+        export=bool(chosen.export), measures=len(names),
+        extras=values_of_extras(extras_of(names), heads.channels, heads.sigmoid),
         n_members=[sum(member.model == index for member in predictor.members) for index in range(len(members.models))],
     )  # fmt: skip
     return estimate, check_fits(estimate, device, out.parent)

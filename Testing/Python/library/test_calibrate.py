@@ -78,7 +78,7 @@ def test_both_ways_of_pooling_are_stored_with_thresholds_for_every_measure(recor
     record = CalibrationRecord.read(record_path)
     assert [entry.mode for entry in record.entries] == ["pool_logit", "pool_prob"]
     for entry in record.entries:
-        assert set(entry.thresholds) == {"conf", "margin", "entropy", "exp_entropy", "mi"}
+        assert set(entry.thresholds) == {"conf", "margin", "entropy", "exp_entropy", "mi", "epkl", "rmi", "var", "varratio"}
 
 
 def test_segment_takes_the_record_and_its_threshold(record_path, model, cases, tmp_path):

@@ -200,7 +200,7 @@ def test_each_region_gets_its_own_temperature_back(region_model, region_cases, t
     assert after["pooled"]["nll"] < before["pooled"]["nll"]
     assert set(after["pooled"]["regions"]) == {"First", "Second"}
     assert after["changed_by_temperature"] == 0
-    assert set(stored.thresholds) == {"conf", "margin", "entropy", "exp_entropy", "mi"}
+    assert set(stored.thresholds) == {"conf", "margin", "entropy", "exp_entropy", "mi", "epkl", "rmi", "var", "varratio"}
     result = segment(region_cases[0].ct, region_model, tmp_path / "out", mirroring=False, calibration=path)
     assert result.calibrated
     assert result.provenance["calibration"]["temperature"] == entry.temperature

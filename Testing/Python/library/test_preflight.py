@@ -225,7 +225,7 @@ def test_regions_have_a_map_each_and_share_the_cascades_labels(tmp_path, ct):
         assert input_channels(chosen.models[0]) == channels
         # three regions, as many measures as always, and the distance, of every voxel; the sum of logits stays in memory
         assert found.scratch_mb == 0
-        assert found.result_mb == pytest.approx(ct.array.size * (4 * (3 + 5 + 1) * 0.5 + 0.1) / 1e6)
+        assert found.result_mb == pytest.approx(ct.array.size * (4 * (3 + 6 + 1) * 0.5 + 0.1) / 1e6)
 
 
 def thin(slices, thickness):
