@@ -48,6 +48,18 @@ and a map of where the model may be wrong (uncertainty), above a threshold, near
 Lakshminarayanan B et al., NeurIPS 2017. Mutual information of ensemble members: Houlsby N et al., arXiv:1112.5745, 2011.
 Colour scales: S van der Walt and N Smith (matplotlib, CC0). Outline colours: Okabe M and Ito K, 2008.</p>
 """)
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the CT phantom in the Sample Data module, where this Slicer has it."""
+    try:
+        from SampleData import SampleDataLogic
+    except ImportError:
+        return
+    from CalibUncertaintyPanel import sample
+
+    sample.register(SampleDataLogic, Path(__file__).parent / "Resources" / "Icons" / "CalibUncertainty.png")
 
 
 class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):

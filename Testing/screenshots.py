@@ -54,13 +54,13 @@ def run_fake(panel, folder: Path) -> None:
 def run_demo(panel, folder: Path, seed: int) -> None:
     """Run the demo model on a phantom through the panel."""
     import slicer
-    from CalibUncertaintyPanel import selfTest
+    from CalibUncertaintyPanel import sample
     from phantom import make_phantom, write_phantom
 
     node = slicer.util.loadVolume(str(write_phantom(make_phantom(seed), folder) / "ct.nii.gz"))
     node.SetName("CT phantom")
     panel.ui.ctSelector.setCurrentNode(node)
-    panel.ui.modelPathLineEdit.currentPath = str(selfTest.demoModelFolder())
+    panel.ui.modelPathLineEdit.currentPath = str(sample.modelFolder())
     panel.ui.runButton.click()
     wait(lambda: not panel.run.running, 1800)
 

@@ -1,12 +1,14 @@
 """Inputs: CT, model folder with a plain statement of what is in it, folds, device, calibration."""
 
 import html
+import logging
 from pathlib import Path
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
-from . import ctVolume, modelSummary
+from . import ctVolume, modelSummary, sample
 from .backgroundAnswer import BackgroundAnswer
 from .parameterNode import ALL_FOLDS, foldList, isChosen
 
@@ -28,6 +30,7 @@ class InputsSection:
         self._timer = qt.QTimer()
         self._timer.setInterval(CHECK_INTERVAL_MS)
         self._timer.connect("timeout()", self._onCheckTimer)
+        ui.sampleButton.connect("clicked(bool)", self.onSample)
         ui.modelPathLineEdit.connect("currentPathChanged(QString)", self._onModelPath)
         ui.outputPathLineEdit.connect("currentPathChanged(QString)", self._onOutputPath)
         # An emptied line is no acceptable input: the widget says so and reports no path.
@@ -59,6 +62,25 @@ class InputsSection:
         self._readModel(parameterNode.modelFolder)
         self._checkFolds()
         self._startCheck(parameterNode)
+        # A first look: where somebody has chosen already, the button would only be in the way.
+        self.ui.sampleButton.setVisible(parameterNode.ctVolume is None or not isChosen(parameterNode.modelFolder))
+
+    def onSample(self, checked=None):
+        """Load the CT phantom, choose the demo model, and run: a first look that needs nothing else."""
+        parameterNode = self.panel.parameterNode
+        try:
+            ctNode = sample.loadCt(self.panel.scene)
+        except Exception as error:
+            logging.exception("CalibUncertainty: the sample cannot be loaded")
+            self.panel.showError(_("The sample cannot be loaded: {error}").format(error=error))
+            return
+        with slicer.util.NodeModify(parameterNode):
+            parameterNode.ctVolume = ctNode
+            parameterNode.modelFolder = sample.modelFolder()
+            parameterNode.folds = ALL_FOLDS
+        self.panel.update()
+        slicer.util.setSliceViewerLayers(background=ctNode, fit=True)
+        self.panel.run.onRun()
 
     def remember(self):
         """Keep the model folder in the list of folders used before."""

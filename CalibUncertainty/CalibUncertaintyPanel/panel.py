@@ -7,12 +7,13 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import ctVolume, overlayNodes, slicerCompat, statusLine
+from . import ctVolume, dropped, overlayNodes, slicerCompat, statusLine
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
 from .compareSection import CompareSection
 from .contoursSection import ContoursSection
 from .cursorSection import CursorSection
+from .dropTarget import DropTarget
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
@@ -51,6 +52,8 @@ class Panel(VTKObservationMixin):
         self.shortcuts = Shortcuts()
         self.compare = CompareSection(self, self.ui, self.shortcuts)
         self.review = ReviewSection(self, self.ui)
+        self._dropTarget = DropTarget()
+        self._dropTarget.watch(widget, self.onDropped)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
         self.addObserver(self.scene, self.scene.NodeRemovedEvent, self._onNodeRemoved)
         self.addObserver(self.scene, self.scene.EndBatchProcessEvent, self._onEndBatch)
@@ -64,8 +67,10 @@ class Panel(VTKObservationMixin):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
         self.leave()
         self.setParameterNode(None)
-        for section in (self.run, self.calibrate, self.calibration, self.inputs, self.layers, self.contours, self.compare, self.review):
+        sections = self.run, self.calibrate, self.calibration, self.inputs, self.layers, self.contours, self.compare
+        for section in (*sections, self.review):
             section.release()
+        self._dropTarget.release()
         self.removeObservers()
 
     def enter(self):
@@ -179,6 +184,17 @@ class Panel(VTKObservationMixin):
             slicer.util.resetSliceViews()  # another CT than before; otherwise zoom and position stay as they are
         if shown is None:
             self.run.showError(_("The CT of this result is not in the scene: load it and choose it above as CT."))
+
+    def onDropped(self, paths):
+        """Open a Result folder or choose a model folder that was dropped onto the panel; tell in one line what it is not."""
+        if self.parameterNode is None:
+            return
+        found = dropped.recognise(paths)
+        self.run.showError(found.problem)
+        if found.kind == dropped.RESULT:
+            self.showResult(found.folder)
+        elif found.kind == dropped.MODEL:
+            self.parameterNode.modelFolder = found.folder
 
     def chooseStructure(self, name):
         """Show the probability of a structure, if the layers have it."""

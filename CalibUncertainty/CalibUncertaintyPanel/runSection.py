@@ -43,6 +43,7 @@ class RunSection(JobSection):
         self.ui.runButton.toolTip = problem or _("Segment the CT in a separate process; Slicer stays usable.")
         self.ui.cancelButton.enabled = self.running
         self.ui.cancelButton.toolTip = _("Stop the run at once") if self.running else _("Nothing is running.")
+        self.ui.sampleButton.enabled = not (self._installing or self.running or self.panel.calibrate.running)
         hasDetails = self.job is not None
         self.ui.copyDetailsButton.enabled = hasDetails
         self.ui.copyDetailsButton.toolTip = (

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import slicer
 
-from . import reliabilityDiagram, testing
+from . import reliabilityDiagram, sample, testing
 from .mrmlTools import nodesOfClass
-
-DEMO_MODEL = Path("DemoModel") / "Dataset900_Phantom" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
 
 
 def wholeWayWithFake(case):
@@ -38,7 +36,7 @@ def wholeWayWithFake(case):
 def wholeWayWithDemoModel(case):
     """The same with the real computation and the network that lies in Resources."""
     panel = _openPanel()
-    model = demoModelFolder()
+    model = sample.modelFolder()
     case.assertTrue((model / "plans.json").is_file(), f"the demo model is not in {model}")
     ctNode = testing.addPhantom(slicer.mrmlScene, shape=(48, 64, 64))
     panel.ui.ctSelector.setCurrentNode(ctNode)
@@ -46,15 +44,6 @@ def wholeWayWithDemoModel(case):
     case.assertTrue(panel.ui.runButton.enabled, panel.ui.runButton.toolTip)
     runToEnd(case, panel, 900)
     checkLayers(case, panel, ctNode)
-
-
-def demoModelFolder():
-    """Where the demo model lies: beside the library, in a clone and in an installed extension."""
-    import CalibUncertaintyLib
-
-    library = Path(CalibUncertaintyLib.__file__).resolve().parents[1]
-    places = [library / "Resources" / DEMO_MODEL, Path(__file__).resolve().parents[1] / "Resources" / DEMO_MODEL]
-    return next((place for place in places if place.is_dir()), places[0])
 
 
 def runToEnd(case, panel, seconds):
