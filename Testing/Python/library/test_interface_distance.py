@@ -95,7 +95,11 @@ def test_mirrored_and_renamed_labels_give_the_same_distances():
 
 
 def test_arrays_and_spacings_that_make_no_sense_are_refused():
-    for label, spacing in ((np.zeros((3, 4)), (1, 1, 1)), (np.zeros((2, 3, 4)), (1, 0, 1)), (np.zeros((2, 3, 4)), (1, 1))):
+    for label, spacing in (
+        (np.zeros((3, 4)), (1, 1, 1)),
+        (np.zeros((2, 3, 4)), (1, 0, 1)),
+        (np.zeros((2, 3, 4)), (1, 1)),
+    ):
         with pytest.raises(ValueError, match="spacing"):
             distance_to_interfaces(label.astype(np.uint8), spacing)
 
