@@ -161,7 +161,7 @@ def writeResult(arguments, calibrated=True):
         out / "maps/distance.nrrd",
     )
     regions = _regions(ct, label, entropy, distance <= roiMm, probability)
-    content = _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions, measures.MEASURES)
+    content = _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions, measures.MEASURES, maps)
     (out / "result.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return out
 
@@ -223,7 +223,7 @@ def _regions(ct, label, entropy, roi, probability):
     return [{"id": number + 1, **region} for number, region in enumerate(regions)]
 
 
-def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions, known):
+def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions, known, computed):
     shape, boxShape = ct.array.shape[::-1], crop.array.shape[::-1]
     inRoi = int((distance <= roiMm).sum())
     return {
@@ -262,7 +262,7 @@ def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions
                 {"label": i, "name": name, "file": f"maps/probability_{i}.nrrd", "unit": "probability", "range": [0, 1]}
                 for i, name in STRUCTURES.items()
             ],
-            "uncertainty": _measureEntries(known),
+            "uncertainty": _measureEntries(known, computed),
             "distance": {"file": "maps/distance.nrrd", "unit": "mm"},
         },
         "roi": {"distance_mm": roiMm, "reference": "union", "voxels": inRoi, "volume_ml": inRoi * ct.voxel_volume_ml},
@@ -278,17 +278,18 @@ def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions
     }
 
 
-def _measureEntries(known):
+def _measureEntries(known, computed):
     entries = []
     for identifier, measure in known.items():
         entries.append(
             {
                 "measure": identifier,
                 "title": measure.title,
-                "file": None if identifier == "entropy_k" else f"maps/{identifier}.nrrd",
+                "file": f"maps/{identifier}.nrrd" if identifier in computed else None,
                 "unit": measure.unit,
                 "range": [0.0, measure.upper(len(STRUCTURES) + 1, MEMBERS)],
-                "status": "ok",
+                "scale": [0.0, measure.shown(len(STRUCTURES) + 1, MEMBERS)],
+                "status": "ok" if identifier in computed or identifier == "entropy_k" else "not_computed",
                 "sentence": measure.sentence,
                 "threshold": measure.default_threshold(len(STRUCTURES) + 1),
                 "threshold_source": "default",

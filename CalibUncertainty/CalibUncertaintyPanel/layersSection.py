@@ -135,7 +135,9 @@ class LayersSection:
             _select(self.ui.structureComboBox, self._structures.index(parameterNode.structure))
         self.ui.measureSentenceLabel.setText(f"<i>{info.sentence}</i>")
         self._updateRaw(overlays)
-        _setRange(self.ui.thresholdSlider, info.upper, parameterNode.threshold)
+        end = info.sliderEnd(parameterNode.threshold)
+        decimals = 3 if end >= 0.1 else 4  # the variance of many classes is small
+        _setRange(self.ui.thresholdSlider, end, parameterNode.threshold, decimals)
         self.ui.thresholdSlider.suffix = f" {info.unit}" if info.unit != "probability" else ""
         if overlays.result is not None:
             _setRange(self.ui.roiShownSlider, overlays.roiLimitMm, parameterNode.roiShownMm)
@@ -147,7 +149,7 @@ class LayersSection:
         self.ui.storedThresholdButton.toolTip = _("Go back to {value:.3g} {unit}, {source}").format(
             value=info.threshold, unit=info.unit, source=source
         )
-        self.ui.storedThresholdButton.enabled = abs(info.threshold - parameterNode.threshold) > 0.0005
+        self.ui.storedThresholdButton.enabled = abs(info.threshold - parameterNode.threshold) > 0.5 * 10**-decimals
 
     def _updateRaw(self, overlays):
         word = _("Calibrated probability") if overlays.calibrated else _("Probability (NOT CALIBRATED)")
@@ -262,9 +264,12 @@ def _select(comboBox, index):
     comboBox.blockSignals(wasBlocked)
 
 
-def _setRange(slider, maximum, value):
+def _setRange(slider, maximum, value, decimals=None):
     """Bound a slider from 0 to maximum without letting it write a clipped value into the parameter node."""
     wasBlocked = slider.blockSignals(True)
+    if decimals is not None:
+        slider.decimals = decimals
+        slider.singleStep = 10.0 ** (1 - decimals)
     slider.minimum = 0.0
     slider.maximum = maximum
     slider.value = value

@@ -60,17 +60,21 @@ def restoreColorScale(scene, volumeNode, scale):
         displayNode.SetAndObserveColorNodeID(colorScaleNode(scene, scale).GetID())
 
 
-def setScale(volumeNode, upper):
-    """Fix the colour scale of a volume to 0..upper, whatever its values are, so that pictures can be compared."""
+def setScale(volumeNode, end, largest=None):
+    """Fix the colour scale of a volume to 0..end, whatever its values are, so that pictures can be compared.
+
+    :param largest: values up to this one are shown, in the last colour where they lie beyond the scale; `end` unless given.
+    """
     displayNode = volumeNode.GetScalarVolumeDisplayNode()
-    displayNode.SetWindowLevelMinMax(0.0, upper)
-    displayNode.SetUpperThreshold(max(upper * 1.001, displayNode.GetLowerThreshold()))
+    displayNode.SetWindowLevelMinMax(0.0, end)
+    displayNode.SetUpperThreshold(max((largest or end) * 1.001, displayNode.GetLowerThreshold()))
 
 
 def setLowerThreshold(volumeNode, value):
     """Hide voxels below a value; nothing but the display node changes."""
     displayNode = volumeNode.GetScalarVolumeDisplayNode()
-    displayNode.SetThreshold(value, max(displayNode.GetWindowLevelMax() * 1.001, value))
+    highest = max(displayNode.GetUpperThreshold(), displayNode.GetWindowLevelMax() * 1.001, value)
+    displayNode.SetThreshold(value, highest)
 
 
 def setLegend(volumeNode, title):

@@ -22,7 +22,11 @@ DEFAULT_PROBABILITY_FLOOR = 0.05
 
 @dataclass(frozen=True)
 class MeasureInfo:
-    """One measure of a Result, as `result.json` describes it. `threshold` is the one stored for the model, or the default."""
+    """One measure of a Result, as `result.json` describes it. `threshold` is the one stored for the model, or the default.
+
+    `scale` is where its colours end, well below `upper` where hardly any voxel comes near that; 0 where an older Result or
+    scene does not say.
+    """
 
     id: str
     title: str
@@ -32,6 +36,16 @@ class MeasureInfo:
     threshold: float
     thresholdSource: str
     available: bool
+    scale: float = 0.0
+
+    @property
+    def scaleEnd(self):
+        """Where the colour scale ends."""
+        return self.scale or self.upper
+
+    def sliderEnd(self, threshold):
+        """Where a slider for the threshold ends: with the colours, unless this threshold or the stored one lies beyond."""
+        return self.scaleEnd if max(threshold, self.threshold) <= self.scaleEnd else self.upper
 
 
 class Overlays:
@@ -158,6 +172,7 @@ class Overlays:
                 threshold=float(entry["threshold"]),
                 thresholdSource=entry["threshold_source"],
                 available=entry["file"] is not None or entry["measure"] == PER_STRUCTURE,
+                scale=float(entry.get("scale", entry["range"])[1]),
             )
             for entry in entries
         ]
@@ -230,7 +245,7 @@ class Overlays:
         self._fillUncertainty()
         title = "Entropy" if ofStructure else info.title
         self.uncertaintyNode.SetName(f"{title}{ofStructure}{self._suffix}")
-        overlayNodes.setScale(self.uncertaintyNode, info.upper)
+        overlayNodes.setScale(self.uncertaintyNode, info.scaleEnd, info.upper)
         overlayNodes.setLegend(self.uncertaintyNode, f"{title}{ofStructure}\n({info.unit})\n{self._state}")
 
     def setRoiDistance(self, distanceMm):

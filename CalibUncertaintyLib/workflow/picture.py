@@ -52,8 +52,8 @@ class _Scene:
 
     @property
     def upper(self) -> float:
-        """Top of the uncertainty's colour bar: the most the measure can reach, so that pictures of two patients compare."""
-        return max(float(self.measure["range"][1]), self.threshold + 1e-3)
+        """Top of the uncertainty's colour bar: the same for all patients, so that pictures of two of them compare."""
+        return max(float(self.measure.get("scale", self.measure["range"])[1]), self.threshold + 1e-3)
 
 
 def montage(

@@ -1,6 +1,7 @@
 """The nodes themselves: names, attributes, folder, outlines, legends, and what a saved scene brings back."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,6 +94,32 @@ def test_a_measure_that_one_member_cannot_give_is_not_offered(scene, ct, make_re
         "exp_entropy",
         "entropy_k",
     }
+
+
+def test_a_result_without_colour_scales_is_drawn_over_the_whole_range_and_sliders_end_where_a_threshold_needs_it(
+    scene, ct, make_result
+):
+    folder = make_result(ct).folder
+    newer = Overlays.create(scene, Result.open(folder), ct).measure("mi")
+    assert newer.scaleEnd == pytest.approx(0.4)
+    assert newer.sliderEnd(0.05) == newer.scaleEnd
+    assert newer.sliderEnd(0.5) == newer.upper
+    assert replace(newer, threshold=0.6).sliderEnd(0.1) == newer.upper
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    for entry in content["maps"]["uncertainty"]:
+        del entry["scale"]
+    (folder / "result.json").write_text(json.dumps(content))
+    overlays = Overlays.create(scene, Result.open(folder), ct, measure="mi")
+    older = overlays.measure("mi")
+    assert older.scaleEnd == older.upper == newer.upper
+    display = overlays.uncertaintyNode.GetScalarVolumeDisplayNode()
+    assert display.GetWindowLevelMax() == pytest.approx(older.upper)
+
+
+def test_a_measure_that_was_not_computed_is_not_offered(scene, ct, make_result):
+    overlays = Overlays.create(scene, make_result(ct), ct)
+    assert not overlays.measure("epkl").available
+    assert "epkl" not in {info.id for info in overlays.measures if info.available}
 
 
 def test_attributes_say_model_calibration_measure_structure_and_folder(scene, ct, make_result):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import slicer
 from CalibUncertaintyPanel import ctVolume, overlayNodes, palettes, sliceLayers, testing
 from CalibUncertaintyPanel.overlays import Overlays
 
@@ -145,6 +146,24 @@ def test_another_measure_or_structure_swaps_the_voxels_of_the_same_node(scene, s
     assert overlays.uncertaintyNode.GetName() == "Entropy of Node (calibrated)"
     display = overlays.uncertaintyNode.GetScalarVolumeDisplayNode()
     assert display.GetWindowLevelMax() == pytest.approx(np.log(2))
+
+
+def test_values_beyond_the_colour_scale_are_drawn_in_its_last_colour(scene, view, shown):
+    ct, result, overlays = shown
+    info = overlays.measure("mi")
+    overlays.showUncertainty("mi", "Organ")
+    overlays.setThreshold(0.01)
+    inside = values_at(result.uncertainty("mi"), view.ras_of_pixels())
+    slicer.util.arrayFromVolume(overlays.uncertaintyNode)[:] = 0.6
+    slicer.util.arrayFromVolumeModified(overlays.uncertaintyNode)
+    layers = sliceLayers.LayerView(probabilityVisible=False, **OPAQUE)
+    sliceLayers.showLayers(scene, layers, ct, overlays.probabilityNode, overlays.uncertaintyNode)
+    assert info.scaleEnd < 0.6 < info.upper
+    for threshold in (0.02, 0.5):  # moving the threshold hides none of them
+        overlays.setThreshold(threshold)
+        drawn = view.pixels()[np.isfinite(inside)][:, :3]
+        assert len(drawn) > 100
+        assert np.abs(drawn - color_of(overlayNodes.UNCERTAINTY_SCALE, np.ones(1))).max() <= 1
 
 
 def test_the_overlay_of_a_ct_under_a_linear_transform_lies_on_the_transformed_ct(scene, view, make_result):

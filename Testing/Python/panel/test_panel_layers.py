@@ -61,7 +61,7 @@ def test_choosing_a_measure_brings_its_sentence_unit_range_and_stored_threshold(
     assert finished.overlays.shownMeasure == "mi"
     assert info.sentence in ui.measureSentenceLabel.text
     assert ui.thresholdSlider.suffix == " nats"
-    assert ui.thresholdSlider.maximum == pytest.approx(info.upper, abs=0.001)
+    assert ui.thresholdSlider.maximum == pytest.approx(info.scaleEnd, abs=0.001)
     assert ui.thresholdSlider.value == pytest.approx(0.05)
     assert not ui.storedThresholdButton.enabled
     ui.thresholdSlider.value = 0.2
