@@ -20,6 +20,7 @@ INSTALL_DASK = (
     "several workers need Dask (pip install 'distributed>=2023.5', or calib-uncertainty[evaluate]); or take --workers 1"
 )
 _POLL_SECONDS = 0.5
+CONNECT_TIMEOUT = "20s"
 
 
 def tasks_of(
@@ -141,32 +142,38 @@ def _on_dask(tasks: Sequence[dict], options: EvaluateOptions, progress: Progress
         # pure=False: a rerun of the same task is a new one; nothing is retried, a rerun resumes
         futures = {client.submit(evaluate_case, task, pure=False, retries=0): task for task in tasks}
         try:
-            yield from _as_they_end(futures, progress)
+            yield from _as_they_end(client, futures, progress)
         finally:
             with suppress(Exception):
                 client.cancel(list(futures))
 
 
-def _as_they_end(futures: Mapping, progress: Progress) -> Iterator[tuple[Mapping, dict]]:
+def _as_they_end(client, futures: Mapping, progress: Progress) -> Iterator[tuple[Mapping, dict]]:
     from distributed import wait
 
     left = dict(futures)
     while left:
-        try:
+        ended = ()
+        with suppress(TimeoutError), client.as_current():
             ended = wait(list(left), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED").done
-        except TimeoutError:
-            ended = ()
         progress.report(1.0 - len(left) / len(futures))  # asks whether to stop
         for future in ended:
             task = left.pop(future)
-            error = future.exception() if future.status != "finished" else None
-            outcome = future.result() if error is None else _lost(task, error)
+            try:
+                outcome = future.result()
+            except Exception as error:  # the worker's end, in whatever form
+                outcome = _lost(task, error)
             future.release()
             yield task, outcome
 
 
 def _lost(task: Mapping, error: BaseException) -> dict:
-    """A case whose worker ended: killed for memory, most often. What it left of a Result is removed."""
+    """A case whose worker ended before it could answer: killed for memory, most often. What it left of a Result is removed.
+
+    One that was stored already is not lost: its worker was killed by a later case.
+    """
+    if is_finished(task):
+        return {"status": "ok", "reason": "", "log": None, "seconds": 0.0}
     shutil.rmtree(Path(task["file"]).with_suffix(""), ignore_errors=True)
     killed = type(error).__name__ in ("KilledWorker", "CancelledError", "FutureCancelledError")
     reason = "its worker was killed, perhaps for want of memory; take fewer workers" if killed else (
@@ -185,7 +192,7 @@ def _client(options: EvaluateOptions) -> Iterator:
         raise CalibUncertaintyError(INSTALL_DASK) from error
     if options.scheduler is not None:
         try:
-            client = Client(options.scheduler, timeout="20s", set_as_default=False)
+            client = Client(options.scheduler, timeout=CONNECT_TIMEOUT, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             raise CalibUncertaintyError(
                 f"no Dask scheduler answers at {options.scheduler}; start one and its workers, or leave --scheduler out"

@@ -1,0 +1,106 @@
+"""Cohorts on Dask: the same numbers as in one process, and a worker that dies takes one case with it."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from evaluate_parts import calibrated_model, labelled_cases
+from listening import Listening
+
+from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.workflow import evaluate_cohort
+from CalibUncertaintyLib.workflow.evaluate import evaluate
+from CalibUncertaintyLib.workflow.evaluate_case import SCHEMA, SCHEMA_VERSION
+from CalibUncertaintyLib.workflow.evaluate_options import EvaluateOptions
+
+distributed = pytest.importorskip("distributed")
+
+
+def kill_on_request(task, progress=None):
+    """In place of `evaluate_case`, on a worker."""
+    if task["case"]["id"] == "deadly":
+        os.kill(os.getpid(), signal.SIGKILL)
+    stored = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "key": task["key"], "worker": os.getpid()}
+    Path(task["file"]).write_text(json.dumps(stored))
+    return {"status": "ok", "reason": "", "log": None, "seconds": 0.0}
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_numbers_of_one_process(tmp_path):
+    model = calibrated_model(tmp_path / "model")
+    cases = labelled_cases(model, tmp_path / "cases", seeds=(1, 2))
+    options = {"flips": "off", "roi_mm": 4.0, "calibration": "none", "device": "cpu"}
+    evaluate(cases, model, tmp_path / "one", **options)
+    found = evaluate(cases, model, tmp_path / "two", workers=2, **options)
+    assert found.count("ok") == 2
+    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    for content in (one, two):
+        del content["configurations"]["uncalibrated"]["seconds"]
+    assert one["configurations"] == two["configurations"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_worker_is_one_failed_case(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate_cohort, "evaluate_case", kill_on_request)
+    tasks = [
+        {
+            "case": {"id": name},
+            "configuration": "a",
+            "file": str(tmp_path / f"{name}.json"),
+            "key": "",
+            "keep_results": False,
+        }
+        for name in ("1", "2", "deadly", "3", "4")
+    ]
+    (tmp_path / "deadly").mkdir()  # what is left of its Result
+    heard = Listening()
+    outcomes = evaluate_cohort.run_tasks(tasks, EvaluateOptions(workers=2), heard)
+    assert {case: of["status"] for (_, case), of in outcomes.items()} == {
+        "1": "ok", "2": "ok", "deadly": "failed", "3": "ok", "4": "ok",
+    }  # fmt: skip
+    assert "worker was killed" in outcomes["a", "deadly"]["reason"]
+    assert len(heard.warnings) == 1
+    assert not (tmp_path / "deadly").exists()
+    workers = {json.loads((tmp_path / f"{name}.json").read_text())["worker"] for name in "1234"}
+    assert os.getpid() not in workers
+
+
+def test_a_cluster_that_was_started_elsewhere_is_used_and_an_address_without_one_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate_cohort, "evaluate_case", kill_on_request)
+    task = {
+        "case": {"id": "1"},
+        "configuration": "a",
+        "file": str(tmp_path / "1.json"),
+        "key": "",
+        "keep_results": False,
+    }
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        options = EvaluateOptions(scheduler=cluster.scheduler_address)
+        assert evaluate_cohort.run_tasks([task], options, Listening())["a", "1"]["status"] == "ok"
+        assert evaluate_cohort.run_tasks([task], options, Listening())["a", "1"]["status"] == "kept"
+    (tmp_path / "1.json").unlink()
+    monkeypatch.setattr(evaluate_cohort, "CONNECT_TIMEOUT", "1s")
+    with pytest.raises(CalibUncertaintyError, match="no Dask scheduler answers at tcp://127"):
+        evaluate_cohort.run_tasks([task], EvaluateOptions(scheduler="tcp://127.0.0.1:9"), Listening())
+
+
+def test_without_dask_one_worker_runs_and_several_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.setattr(evaluate_cohort, "evaluate_case", kill_on_request)
+    task = {
+        "case": {"id": "1"},
+        "configuration": "a",
+        "file": str(tmp_path / "1.json"),
+        "key": "",
+        "keep_results": False,
+    }
+    assert evaluate_cohort.run_tasks([task], EvaluateOptions(), Listening())["a", "1"]["status"] == "ok"
+    assert json.loads((tmp_path / "1.json").read_text())["worker"] == os.getpid()
+    (tmp_path / "1.json").unlink()
+    with pytest.raises(CalibUncertaintyError, match="pip install 'distributed"):
+        evaluate_cohort.run_tasks([task], EvaluateOptions(workers=2), Listening())
