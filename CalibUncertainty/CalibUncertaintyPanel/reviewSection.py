@@ -16,7 +16,6 @@ from .reviewReportButton import ReviewReportButton
 from .reviewTable import ReviewTable
 from .reviewVerdicts import ReviewVerdicts
 from .reviewViews import ReviewViews, mostUncertainSlice, reachOf, widthFor
-from .shortcuts import Shortcuts
 
 BOXES_DELAY_MS = 800  # after the layers are there
 BOXES_INTERVAL_MS = 150
@@ -32,7 +31,7 @@ class ReviewSection:
         self.decisions = ReviewDecisions()
         self.store = reviewStore.ReviewStore(self.decisions, None, None)
         self.views = ReviewViews(panel.scene)
-        self._boxes = {}
+        self.boxes = {}
         self._boxesAnswer = BackgroundAnswer("regions")
         self._boxesTimer = qt.QTimer()
         self._boxesTimer.connect("timeout()", self._onBoxesTimer)
@@ -41,9 +40,8 @@ class ReviewSection:
         self.verdicts = ReviewVerdicts(self, ui)
         self.editing = ReviewEditing(self, ui)
         self.report = ReviewReportButton(self, ui)
-        self.shortcuts = Shortcuts()
         for keys, function in self._actions().items():
-            self.shortcuts.add(keys, function)
+            panel.shortcuts.add(keys, function)
         ui.previousRegionButton.connect("clicked(bool)", self.onPrevious)
         ui.nextRegionButton.connect("clicked(bool)", self.onNext)
         ui.fitButton.connect("clicked(bool)", self.onFit)
@@ -51,21 +49,20 @@ class ReviewSection:
         self.fill(None)
 
     def release(self):
-        """Stop timers, threads and shortcuts; what was decided is kept already."""
+        """Stop timers and threads; what was decided is kept already."""
         self.leave()
         self._forgetBoxes()
         self.report.release()
 
     def enter(self):
-        """The module is opened: its keys work, and what was done in Segment Editor meanwhile is seen."""
-        self.shortcuts.connect()
+        """The module is opened: what was done in Segment Editor meanwhile is seen."""
         self.editing.onReturn()
         self.verdicts.beginLook()
 
     def leave(self):
         """Another module is opened."""
         self.verdicts.endLook()
-        self.shortcuts.disconnect()
+        self.views.unmark()
 
     def fill(self, result):
         """List the regions of a Result and what was decided about them; without a Result, those that the scene keeps."""
@@ -106,8 +103,8 @@ class ReviewSection:
 
     def boxOf(self, region):
         """The `RegionBox` around a region; estimated from its volume until it has been found. None without any grid."""
-        if region.id in self._boxes:
-            return self._boxes[region.id]
+        if region.id in self.boxes:
+            return self.boxes[region.id]
         grid = self.grid()
         return reviewExtent.estimatedBox(region, *grid) if grid is not None else None
 
@@ -212,13 +209,13 @@ class ReviewSection:
         if answer.error is not None:
             logging.info("CalibUncertainty: the boxes of the regions are estimated: %s", answer.error)
             return
-        self._boxes = answer.value
+        self.boxes = answer.value
 
     def _forgetBoxes(self):
         self._boxesTimer.stop()
         self._boxesAnswer.stop()
         self._foundIn = None
-        self._boxes = {}
+        self.boxes = {}
 
 
 def _explanation(provenance, regions):

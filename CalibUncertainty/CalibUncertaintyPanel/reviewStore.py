@@ -107,7 +107,9 @@ class ReviewStore:
     def _leaveFile(self, path):
         """Somebody's decisions may be in a file that is not understood: it stays as it is."""
         self._fileIsForeign = True
-        self.problem = _("{file} is not understood and stays as it is: decisions are kept in the scene.").format(file=path)
+        self.problem = _("{file} is not understood and stays as it is: decisions are kept in the scene.").format(
+            file=path
+        )
 
 
 def keepRegions(node, regions, explanation):

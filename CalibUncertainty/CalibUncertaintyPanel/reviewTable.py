@@ -65,7 +65,8 @@ COLUMNS = (
         _("Peak"), _("Highest value of the measure in the region"), lambda r, d: f"{r.peak:.2f}", lambda r, d: r.peak
     ),
 )
-READING_ORDER, SEEN, STRUCTURE = 0, 1, 2
+ROW_MARGIN = 7  # pixels: as many places as possible are seen at once
+READING_ORDER, SEEN, STRUCTURE, CHANCE = 0, 1, 2, 4
 
 
 class ReviewTable:
@@ -87,6 +88,7 @@ class ReviewTable:
             header.setToolTip(about.tip)
             table.setHorizontalHeaderItem(column, header)
         table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + ROW_MARGIN)
         header = table.horizontalHeader()
         header.setMinimumSectionSize(18)
         header.setSectionsClickable(True)
@@ -174,6 +176,7 @@ class ReviewTable:
             for row, region in enumerate(self._order):
                 self._fillRow(row, region)
             self._showDirection(column, turned)
+            self.table.setColumnHidden(CHANCE, all(words.chanceOf(region) is None for region in self._regions))
             self._fitColumns()
             if selected is not None:
                 self.select(selected.id)

@@ -141,7 +141,8 @@ class ReviewVerdicts:
         bar.setVisible(counts["regions"] > 0)
         bar.setMaximum(max(counts["regions"], 1))
         bar.setValue(counts["seen"])
-        bar.setFormat(words.progress(counts))
+        self.ui.reviewProgressLabel.setVisible(counts["regions"] > 0)
+        self.ui.reviewProgressLabel.setText(words.progress(counts))
         self._say(self.section.store.problem)
 
     def _say(self, text):

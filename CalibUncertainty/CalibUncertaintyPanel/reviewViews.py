@@ -15,6 +15,7 @@ class ReviewViews:
     def __init__(self, scene):
         self.scene = scene
         self._before = {}
+        self._marked = False
 
     @property
     def isZoomed(self):
@@ -40,6 +41,14 @@ class ReviewViews:
                 node.JumpSliceByCentering(r, a, s)
             finally:
                 node.EndModify(wasModifying)
+        self._mark(r, a, s)
+
+    def unmark(self):
+        """Take the crosshair off the views, if it is there only because of `show`."""
+        node = self.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if self._marked and node is not None and node.GetCrosshairMode() == node.ShowIntersection:
+            node.SetCrosshairMode(node.NoCrosshair)
+        self._marked = False
 
     def fit(self):
         """Give every view the zoom and the place in its plane back that it had before the first zoom.
@@ -66,6 +75,16 @@ class ReviewViews:
         hadSome = self.isZoomed
         self._before.clear()
         return hadSome
+
+    def _mark(self, r, a, s):
+        """Put Slicer's crosshair on the place. One that the user has chosen, or taken away meanwhile, is left as it is."""
+        node = self.scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if node is None:
+            return
+        if not self._marked and node.GetCrosshairMode() == node.NoCrosshair:
+            node.SetCrosshairMode(node.ShowIntersection)  # thin lines that leave the place itself free
+            self._marked = True
+        node.SetCrosshairRAS(r, a, s)
 
     def _zoom(self, node, widthMm):
         if node.GetID() not in self._before:
