@@ -215,6 +215,11 @@ class Result:
             raise CalibUncertaintyError(
                 f"{measure} was not computed for {self.folder}; run segment with --measures all, or with its name"
             )
+        if entries[measure].get("status") == "no_law":
+            raise CalibUncertaintyError(
+                f"{measure} compares with what is usual in calibration cases, which {self.folder} was made without; calibrate the"
+                " model and run segment again"
+            )
         if entries[measure]["file"] is None:
             raise CalibUncertaintyError(
                 f"{measure} compares several members and this result has a single one; run segment with more folds"

@@ -20,6 +20,7 @@ from ..model.member_set import MemberSet, folds_in_words
 from ..model.record import CalibrationEntry, CalibrationRecord, find_calibration
 from ..model.record_check import MEMBER_MODES, MODES, POOL_MODES
 from ..model.record_match import PRECISION, STEP_SIZE, computing
+from ..uncertainty.context_law import ContextLaw
 
 __all__ = ["MEMBER_MODES", "MODES", "POOL_MODES", "AppliedCalibration", "calibration_of", "choose_calibration"]
 
@@ -49,6 +50,8 @@ class AppliedCalibration:
     member_temperatures: Sequence | None = None
     range: CalibratedRange | None = None
     roi_mm: float = 15.0
+    context: ContextLaw | None = None
+    regions: dict = field(default_factory=dict)
 
     @property
     def sigmoid(self) -> bool:
@@ -149,7 +152,11 @@ class AppliedCalibration:
             "method": self.method if self.calibrated else None,
             "temperature": None if self.calibrator or self.mode == "member" else _plain(self.temperature),
             "member_temperatures": _plain(self.member_temperatures) if self.member_temperatures else None,
-            "preserves": None if self.before_averaging else "labels" if self.calibrator is None else self.calibrator.preserves,
+            "preserves": None
+            if self.before_averaging
+            else "labels"
+            if self.calibrator is None
+            else self.calibrator.preserves,
             "temperature_interval": _plain(self.interval) if self.interval else None,
             "member_temperature": _plain(self.member_temperature),
             "record": self.record,
@@ -179,7 +186,9 @@ def pooled_scores(
     if mode == "pool_logit":
         return pooled, pooled
     if mode not in POOL_MODES:
-        raise ValueError(f"members are calibrated before they are averaged in mode {mode}: there is no pool to calibrate")
+        raise ValueError(
+            f"members are calibrated before they are averaged in mode {mode}: there is no pool to calibrate"
+        )
     if heads is not None and heads.sigmoid:
         scores = pooled if mean_probability is None else log_odds_of_probabilities(mean_probability)
         return scores, scores
@@ -188,7 +197,9 @@ def pooled_scores(
 
 
 def mean_probability(
-    members: Sequence[np.ndarray], heads: Heads | None = None, temperatures: Sequence[float | Sequence[float]] | None = None
+    members: Sequence[np.ndarray],
+    heads: Heads | None = None,
+    temperatures: Sequence[float | Sequence[float]] | None = None,
 ) -> np.ndarray:
     """Mean of the members' probabilities, (C, ...) float32, of their logits, (M, C, ...) or M times (C, ...).
 
@@ -269,6 +280,8 @@ def applied_entry(
         member_temperatures=each,
         range=None if entry.range is None else CalibratedRange.from_json(entry.range),
         roi_mm=float(entry.roi["distance_mm"]),
+        context=None if entry.context is None else ContextLaw.from_json(entry.context),
+        regions=dict(entry.regions or {}),
     )
 
 

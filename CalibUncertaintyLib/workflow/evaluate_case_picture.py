@@ -52,7 +52,7 @@ def case_picture(window: CaseWindow, ct: Volume) -> bytes | None:
         _outline(pair[0], truth == value, DRAWN, across, "--")
     u = frame.turn(window.measure(threshold["measure"]))[level]
     pair[1].imshow(
-        np.ma.masked_less(u, threshold["value"]), cmap="inferno", vmin=0, vmax=max(entry["range"][1], 1e-6),
+        np.ma.masked_less(u, threshold["value"]), cmap="inferno", vmin=0, vmax=max(entry.get("scale", entry["range"])[1], 1e-6),
         interpolation="nearest", **place,
     )  # fmt: skip
     for axes in pair:

@@ -39,13 +39,14 @@ def localisation_of(window: CaseWindow, domains: Mapping[str, Domain]) -> dict:
         found["domains"] = {}
         if entry["file"] is None:
             continue
-        u = window.measure(name)
+        u, threshold = window.measure(name), entry.get("threshold")
+        thresholds = {} if threshold is None or not math.isfinite(threshold) else {STORED: float(threshold)}
         for place, domain in domains.items():
             counted = counts[name, place] = LocalisationCounts()
             inside = domain.mask
             counted.add(u[inside], window.error[inside], window.label[inside] > 0, near[inside])
             found["domains"][place] = localisation_result(
-                counted, {STORED: float(entry["threshold"])}, BUDGETS, edits=_edits(window, u, inside),
+                counted, thresholds, BUDGETS, edits=_edits(window, u, inside),
                 components=error_components(window.error & inside, u, near, window.spacing),
             )  # fmt: skip
     return {"errors": errors, "measures": measures, "counts": counts}

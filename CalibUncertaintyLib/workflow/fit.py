@@ -8,21 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..calibration.softmax import probabilities
 from ..errors import CalibUncertaintyError
 from ..evaluation.metrics import CalibrationMetrics, RegionMetrics, mean_over_cases
 from ..model.calibrated_range import CalibratedRange
 from ..model.folder import Fold
-from ..model.heads import Heads
 from ..model.record import CalibrationEntry
 from ..progress import Progress
-from ..uncertainty.measures import MEASURES, MemberStatistics, measures_of
-from ..uncertainty.threshold import BINS, ThresholdFit
+from ..uncertainty.measures import measures_of
 from .applied import AppliedCalibration
-from .candidates import Candidate, FittedCandidate, Reference, calibrated, fit_candidates, member_temperatures, parts
-from .chosen_measures import extras_of, measure_names
+from .candidates import Candidate, FittedCandidate, Reference, calibrated, fit_candidates, parts
+from .fit_maps import maps_of_entry
 from .labelled import RoiVoxels
-from .maps import measure_values
 
 __all__ = ["Reference", "entry_of", "figures", "fit_entries", "parts"]
 _FIGURES = (
@@ -76,17 +72,21 @@ def ensemble_entries(
         for voxels in voxels_of
     ]
     fitted = fit_candidates(numbered, [Candidate("shared"), Candidate("member")], reference, bootstrap)
-    entries = [
-        entry_of(numbered, found, members, reference, roi_mm, progress, "out_of_fold") for found in fitted.values()
+    # maps of one fold are no maps of several: no thresholds
+    return [
+        entry_of(numbered, found, members, reference, roi_mm, progress, "out_of_fold", with_maps=False)
+        for found in fitted.values()
     ]
-    return [replace(entry, thresholds={}) for entry in entries]  # of the measures of one fold, not of several
 
 
 def entry_of(
     cases: Sequence[RoiVoxels], found: FittedCandidate, members: dict, reference: Reference, roi_mm: float, progress: Progress,
-    source: str = "held_out", compared: Sequence[dict] = (),
+    source: str = "held_out", compared: Sequence[dict] = (), with_maps: bool = True,
 ) -> CalibrationEntry:  # fmt: skip
-    """A fitted candidate as it stands in the record, with figures before and after and the thresholds of every measure."""
+    """A fitted candidate as it stands in the record, with figures before and after.
+
+    with_maps: and with what the maps need: thresholds, laws, chances of regions.
+    """
     candidate, after = found.candidate, found.applied
     if found.status != "ok" and candidate.method == "temperature":
         values = after.member_temperatures or after.temperature
@@ -110,7 +110,7 @@ def entry_of(
         roi={"distance_mm": roi_mm, "reference": "union"},
         cases=list(found.cases),
         figures={"before": figures(cases, before, reference), "after": figures(cases, after, reference)},
-        thresholds=_thresholds(cases, after, reference),
+        **({"thresholds": {}} if not with_maps else maps_of_entry(cases, after, reference)),
         source=source,
         range=_range(cases, after, reference, roi_mm),
         compared=list(compared),
@@ -173,39 +173,6 @@ def _means(results: Sequence[dict]) -> dict:
         known = [result[key] for result in results if key in result and math.isfinite(result[key])]
         found[key] = float(np.mean(known)) if known else math.nan
     return found
-
-
-def _thresholds(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> dict:
-    """For every measure the threshold whose marked voxels overlap best with the errors, in the ROI a new patient has."""
-    heads, n_members = reference.heads, len(cases[0].members)
-    fits = {name: _threshold_fit(name, heads, n_members) for name in measure_names(n_members)}
-    for voxels in cases:
-        for part in parts(voxels):
-            near = voxels.near_prediction[part]
-            p, label, _ = calibrated(voxels, part, calibration)
-            wrong = (label != reference.decoded(voxels.labels[part]))[near]
-            of_members = _of_members(voxels, part, calibration, extras_of(fits)) if n_members > 1 else ()
-            for name, values in measure_values(p, heads, n_members, *of_members).items():
-                fits[name].add(voxels.case.id, values[near], wrong)
-    fitted = {name: fit.fit() for name, fit in fits.items()}
-    return {name: threshold.to_json() for name, threshold in fitted.items() if threshold.status == "ok"}
-
-
-def _threshold_fit(name: str, heads: Heads, n_members: int) -> ThresholdFit:
-    """Of one measure; its grid of thresholds is finer where the range goes far beyond what is ever shown."""
-    given = (heads.channels, n_members, heads.sigmoid)
-    upper, shown = MEASURES[name].upper(*given), MEASURES[name].shown(*given)
-    return ThresholdFit(name, upper, BINS if upper < 8 * shown else 4 * BINS)
-
-
-def _of_members(
-    voxels: RoiVoxels, part: slice, calibration: AppliedCalibration, extras: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """The members' mean probability (C, N), mean entropy (N,) and extras, at the temperature they share, or each at its own."""
-    statistics = MemberStatistics(calibration.sigmoid, extras)
-    for of_member, temperature in zip(voxels.members[..., part], member_temperatures(voxels, calibration), strict=True):
-        statistics.add(probabilities(of_member, temperature, calibration.sigmoid))
-    return statistics.mean, statistics.expected_entropy, statistics.extras
 
 
 def _range(

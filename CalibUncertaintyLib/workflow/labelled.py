@@ -37,7 +37,7 @@ __all__ = [
 
 VOLUME_MARGIN = 8  # voxels, no calibrator looks farther
 # Far from the structures voxels are kept where this foreground probability may be reached at any temperature up to this one
-MISS_PROBABILITY, HIGHEST_TEMPERATURE = 0.1, 3.0
+MISS_PROBABILITY, HIGHEST_TEMPERATURE = 0.1, 2.5
 FirstStage = Callable[[Sequence[Volume]], np.ndarray | None]
 
 

@@ -87,11 +87,13 @@ def make_maps(
     progress: Progress,
     image: np.ndarray | None = None,
     names: Sequence[str] | None = None,
+    later: Sequence[str] = (),
 ) -> Maps:
     """Calibrated probabilities, labels and measures of one case.
 
     image: the CT in the network's axis order, HU. names: of the measures, as `measure_names` gives them; all, unless given. What
-    they need of the members has to have been asked for (`extras_of`). The fields hold those of ALWAYS in any case.
+    they need of the members has to have been asked for (`extras_of`). The fields hold those of ALWAYS in any case, and have room
+    for those that are put there `later`.
     """
     around, n_members = hull(boxes), len(opinions.members)
     names = measure_names(n_members) if names is None else list(names)
@@ -99,8 +101,10 @@ def make_maps(
     label_type = np.uint8 if max(heads.values) <= 255 else np.uint16
     # of a softmax it is the measure conf
     extra = [FOREGROUND, EXPECTED_ERROR] if heads.sigmoid else [FOREGROUND]
-    fields = Fields([*(structure(i) for i in range(len(heads.names))), *held, *extra], around, scratch)
-    maps = Maps(boxes, around, np.zeros(around.shape, label_type), np.zeros(around.shape, label_type), fields, names)
+    fields = Fields([*(structure(i) for i in range(len(heads.names))), *held, *later, *extra], around, scratch)
+    maps = Maps(
+        boxes, around, np.zeros(around.shape, label_type), np.zeros(around.shape, label_type), fields, [*names, *later]
+    )
     total, done = sum(box.voxels for box in boxes), 0
     for window, slab in _windows(opinions, boxes, around):
         mean = slab.means.probability[-1] if slab.means is not None else None
@@ -111,7 +115,7 @@ def make_maps(
         maps.label[window] = label
         structures = heads.structures(p)
         for index, of_structure in enumerate(structures):
-            fields.put(structure(index), window, _stored(of_structure))
+            fields.put(structure(index), window, stored(of_structure))
         fields.put(FOREGROUND, window, heads.foreground(p))
         if heads.sigmoid:
             fields.put(EXPECTED_ERROR, window, expected_error(p, sigmoid=True))
@@ -119,7 +123,7 @@ def make_maps(
         of_members = () if slab.means is None else (slab.means.probability[0], slab.means.entropy, slab.means.extras)
         values = measure_values(p, heads, n_members, *of_members)
         for name in held:
-            fields.put(name, window, _stored(values[name]))
+            fields.put(name, window, stored(values[name]))
         done += int(np.prod(label.shape))
         progress.report(done / total)
     return maps
@@ -171,6 +175,7 @@ def temperatures_of(calibration: AppliedCalibration, n_members: int) -> list:
     return [shared, 1.0] if calibration.mode == "pool_prob" and np.any(np.asarray(shared) != 1.0) else [shared]
 
 
-def _stored(values: np.ndarray) -> np.ndarray:
+def stored(values: np.ndarray) -> np.ndarray:
+    """Values in the steps in which they are written down."""
     # downwards: nothing may exceed the largest value its measure can take
     return np.floor(values * np.float32(1 / STORED_STEP)) * np.float32(STORED_STEP)

@@ -13,7 +13,7 @@ from ..errors import CalibUncertaintyError
 from ..model.folder import Fold, ModelFolder
 from ..model.member_set import MemberSet, check_member_values
 from .applied import MODES
-from .chosen_measures import OF_VOXELS, rule_of
+from .chosen_measures import ALL, rule_of
 
 EXPORTS = ("nifti",)
 PRECISIONS = ("stock", "bf16")
@@ -117,7 +117,7 @@ class SegmentOptions(MemberOptions):
         refuse_first(paths(self, "calibration"))
         rules = [
             (self.mode in MODES, f"mode '{self.mode}' is unknown; choose {' or '.join(MODES)}"),
-            (self.measure in OF_VOXELS, f"measure '{self.measure}' is unknown; choose one of {', '.join(OF_VOXELS)}"),
+            (self.measure in ALL, f"measure '{self.measure}' is unknown; choose one of {', '.join(ALL)}"),
             rule_of(self.measures),
             (is_number(self.roi_mm, 0, 1000), f"the ROI distance must lie between 0 and 1000 mm, got {self.roi_mm}"),
             (

@@ -20,6 +20,7 @@ from ..uncertainty.measures import MEASURES
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..version import __version__
 from ..volume import Volume
+from .context_maps import context_names
 from .maps import structure
 from .run import Run
 from .writing import write_json
@@ -116,9 +117,17 @@ class _MapWriter:
         return {
             "measure": name, "title": measure.title, "file": file, "unit": measure.unit,
             "range": [0.0, measure.upper(*given)], "scale": [0.0, measure.shown(*given)],
-            "status": "not_computed" if file is None and status == "ok" else status,
+            "status": self._status(name) if file is None and status == "ok" else status,
             "sentence": measure.sentence_for(sigmoid), "threshold": threshold, "threshold_source": source,
         }  # fmt: skip
+
+    def _status(self, name: str) -> str:
+        """Why a measure that the members could give was not made: nothing says what is usual, or it was not asked for."""
+        return (
+            "not_computed"
+            if MEASURES[name].stage == "voxel" or context_names([name], self._run.calibration.context)
+            else "no_law"
+        )
 
     def distance(self) -> dict:
         """Distance to the structures in mm; no file where the model found none."""

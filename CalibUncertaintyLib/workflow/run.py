@@ -16,14 +16,16 @@ from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet
 from ..progress import Progress
+from ..uncertainty.interface_distance import signed_distance
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.regions import FoundRegions, find_regions
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
-from .chosen_measures import extras_of, measure_names
-from .maps import ALWAYS, EXPECTED_ERROR, FOREGROUND, Maps, make_maps, temperatures_of
+from .chosen_measures import OF_VOXELS, context_measure_names, extras_of, measure_names
+from .context_maps import context_maps, normalised
+from .maps import ALWAYS, EXPECTED_ERROR, FOREGROUND, Maps, make_maps, stored, temperatures_of
 from .options import SegmentOptions
 from .room import bytes_on_disk
 from .traits import traits_of_ct
@@ -58,7 +60,15 @@ class Run:
     @property
     def measures(self) -> list[str]:
         """The measures that are computed: what was asked for and these members can give, and what regions are made of."""
-        return measure_names(len(self.predictor.members), self.options.measures, [self.options.measure])
+        return (
+            measure_names(len(self.predictor.members), self.options.measures, [self.options.measure])
+            + self.context_measures
+        )
+
+    @property
+    def context_measures(self) -> list[str]:
+        """Those of them that need the finished label map."""
+        return context_measure_names(self.calibration.context, self.options.measures, [self.options.measure])
 
     def compute(self, scratch: Scratch) -> None:
         """From voxels to maps and regions. Sets `case`, `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`, ..."""
@@ -85,19 +95,42 @@ class Run:
             maps = 4 * voxels * (written + 2 + len(set(ALWAYS) - set(self.measures)))
             check_space(self.out, self.folder, bytes_on_disk(scratch, [maps]) + maps + exported)
             image = self.case.frame.to_network(self.volume.array)
-            self.maps: Maps = make_maps(opinions, boxes, self.calibration, predictor.heads, scratch, progress, image, self.measures)
+            self.maps: Maps = make_maps(
+                opinions, boxes, self.calibration, predictor.heads, scratch, progress, image,
+                [name for name in self.measures if name in OF_VOXELS], self.context_measures,
+            )  # fmt: skip
         del opinions  # what follows needs the room
         give_back_memory()
-        with progress.stage("regions", 0.85, 0.9, "distances and regions"):
-            self._find_regions(self.maps.box)
+        with progress.stage("context", 0.85, 0.87, "what is usual at these places"):
+            self._place(self.maps.box)
+            self._add_context(self.maps.box)
+        with progress.stage("regions", 0.87, 0.9, "distances and regions"):
+            self._find_regions()
 
-    def _find_regions(self, box: Box) -> None:
-        frame, field = self.case.frame, self.maps.fields.read
+    def _place(self, box: Box) -> None:
+        """Where the box lies in the CT, its labels, and their distance from each voxel."""
+        frame = self.case.frame
         start = frame.start_in_volume(box.start, box.stop, self.case.full_shape)
         self.label = np.ascontiguousarray(frame.to_volume(self.maps.label))
         self.start = start
         self.geometry = self.volume.crop(start, self.label.shape)
         self.distance = distance_to_structures(self.label, self.volume.spacing_zyx)
+
+    def _add_context(self, box: Box) -> None:
+        """The maps that need labels and distances, into the fields that are kept for them."""
+        names, frame, heads = self.context_measures, self.case.frame, self.predictor.heads
+        if not names:
+            return
+        spacing = self.volume.spacing_zyx
+        u = normalised(frame.to_volume(self.maps.fields.read("entropy")), heads)
+        roi = roi_mask(self.distance, self.options.roi_mm)
+        signed = signed_distance(self.label, spacing)
+        whole = tuple(slice(0, n) for n in box.shape)
+        for name, values in context_maps(names, u, self.label, signed, roi, spacing, self.calibration.context):
+            self.maps.fields.put(name, whole, stored(np.ascontiguousarray(frame.to_network(values))))
+
+    def _find_regions(self) -> None:
+        frame, field = self.case.frame, self.maps.fields.read
         self.threshold, self.threshold_source = self.threshold_of(self.options.measure)
         if self.options.threshold != "stored":
             self.threshold, self.threshold_source = float(self.options.threshold), "value"
@@ -117,7 +150,12 @@ class Run:
         names = dict(zip(heads.values, heads.names, strict=True))
         entropy = self.case.frame.to_volume(self.maps.fields.read("entropy"))
         traits = traits_of_ct(self.volume).with_run(
-            entropy, self.label, roi_mask(self.distance, calibration.roi_mm), names, self.volume.voxel_volume_ml, calibration.roi_mm
+            entropy,
+            self.label,
+            roi_mask(self.distance, calibration.roi_mm),
+            names,
+            self.volume.voxel_volume_ml,
+            calibration.roi_mm,
         )
         # the box holds all voxels that near to a structure only where the run's ROI reaches as far
         whole = options.full_volume or options.roi_mm >= calibration.roi_mm

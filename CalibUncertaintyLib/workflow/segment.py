@@ -15,10 +15,18 @@ from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..result import Result
+from ..uncertainty.context_law import ContextLaw
 from ..volume import Volume
 from .applied import AppliedCalibration, calibration_of
 from .cascade import run_previous_stage
-from .chosen_measures import extras_of, measure_names, refuse_without_members, values_of_extras
+from .chosen_measures import (
+    context_measure_names,
+    extras_of,
+    measure_names,
+    refuse_without_law,
+    refuse_without_members,
+    values_of_extras,
+)
 from .inputs import check_channels, read_channels
 from .options import SegmentOptions
 from .preflight import check_ct_size, check_fits, estimate_run
@@ -68,7 +76,8 @@ def segment(
         calibration = calibration_of(
             members, chosen.mode, chosen.calibration, predictor.heads, chosen.step_size, chosen.precision
         )
-        estimate, short = _estimated(members, predictor, volumes[0], chosen, out)
+        refuse_without_law(by_name, calibration.context)
+        estimate, short = _estimated(members, predictor, volumes[0], chosen, out, calibration.context)
         progress.report(1.0, estimate.sentence(str(out)))
     warnings += [*short, *predictor.warnings, *_warnings(members, calibration)]
     for message in warnings:
@@ -107,11 +116,17 @@ def _refuse_inputs_inside(out: Path, ct, members: MemberSet) -> None:
 
 
 def _estimated(
-    members: MemberSet, predictor: MemberPredictor, volume: Volume, chosen: SegmentOptions, out: Path
+    members: MemberSet,
+    predictor: MemberPredictor,
+    volume: Volume,
+    chosen: SegmentOptions,
+    out: Path,
+    law: ContextLaw | None,
 ) -> tuple[Estimate, list[str]]:
     """What the run will take, and warnings where it may not fit. Raises CalibUncertaintyError where it surely does not."""
     device = str(predictor.device)
     names = measure_names(len(predictor.members), chosen.measures, [chosen.measure])
+    names += context_measure_names(law, chosen.measures, [chosen.measure])
     heads = predictor.heads
     estimate = estimate_run(
         members, volume, device, precision=chosen.precision, step_size=chosen.step_size,

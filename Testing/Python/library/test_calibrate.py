@@ -16,6 +16,7 @@ from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.applied import choose_calibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate
+from CalibUncertaintyLib.workflow.chosen_measures import ALL
 from CalibUncertaintyLib.workflow.labelled import LabelledCase, read_cases
 from CalibUncertaintyLib.workflow.segment import segment
 
@@ -78,7 +79,7 @@ def test_both_ways_of_pooling_are_stored_with_thresholds_for_every_measure(recor
     record = CalibrationRecord.read(record_path)
     assert [entry.mode for entry in record.entries] == ["pool_logit", "pool_prob"]
     for entry in record.entries:
-        assert set(entry.thresholds) == {"conf", "margin", "entropy", "exp_entropy", "mi", "epkl", "rmi", "var", "varratio"}
+        assert set(entry.thresholds) == set(ALL)
 
 
 def test_segment_takes_the_record_and_its_threshold(record_path, model, cases, tmp_path):

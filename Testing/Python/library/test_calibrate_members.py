@@ -148,7 +148,7 @@ def test_the_files_of_kept_logits_are_closed_before_the_folder_goes(model, case,
     calibrate([case], model, folds=[0], mirroring=False, bootstrap=0)
     assert len(made) == 2  # what is kept, and what passes of the one case
     assert all(len(closed) == 1 for _, closed in made)
-    assert made[0][1] == [1]
+    assert made[0][1] == [4]  # logits, and where the voxels lie: positions and two distances
 
 
 def test_a_case_that_trained_the_second_model_is_refused_by_its_folder(model, case, tmp_path):

@@ -41,6 +41,21 @@ def test_segment_leaves_a_result_and_says_where(model, ct, tmp_path):
     assert [m["fold"] for m in Result.open(tmp_path / "out").provenance["members"]] == [0]
 
 
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        ([], {"conf", "entropy", "exp_entropy", "margin", "mi", "var"}),
+        (["--measures", "rmi", "varratio"], {"entropy", "rmi", "varratio"}),
+        (["--measures", "standard", "--measure", "epkl"], {"conf", "entropy", "epkl", "exp_entropy", "margin", "mi", "var"}),
+    ],
+)
+def test_measures_are_named_on_the_command_line(words, files, model, ct, tmp_path):
+    done = run("segment", ct, "--model", model, "--out", tmp_path / "out", "--flips", "off", *words)
+    assert done.returncode == 0, done.stderr
+    found = {path.stem.removeprefix("uncertainty_") for path in (tmp_path / "out" / "maps").glob("uncertainty_*.nrrd")}
+    assert found == files
+
+
 def test_json_progress_is_one_object_a_line_and_nothing_else_on_stdout(model, ct, tmp_path):
     done = run("segment", ct, "--model", model, "--out", tmp_path / "out", "--no-mirroring", "--progress", "json")
     lines = [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,6 +1,7 @@
 """What a run will take, told beforehand: against nnU-Net's own shapes and tiles, and against networks measured in a process."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -218,6 +219,19 @@ def test_every_part_grows_with_what_it_depends_on():
     assert estimate([part(members=2)], 6, precision="bf16").seconds < usual.seconds
     assert estimate([part(members=2)], 6, threads=4).seconds < usual.seconds / 2
     assert estimate([part(members=2)], 6, step_size=1.0).tiles < usual.tiles
+
+
+def test_measures_that_are_asked_for_take_maps_and_what_they_need_of_the_members_takes_cells():
+    big = (200, 300, 300)
+    usual, more = estimate([part(big, members=5)], 6), estimate([part(big, members=5)], 6, measures=9, extras=13)
+    voxels = math.prod(big)
+    assert more.result_mb - usual.result_mb == pytest.approx(3 * 4 * 0.4 * 0.5 * voxels / 1e6, rel=1e-3)
+    # what averages over members lies beside the maps while these are made: a quarter and four tenths of the voxels
+    assert more.scratch_mb - usual.scratch_mb == pytest.approx(4 * (13 * 0.25 + 3 * 0.4) * voxels / 1e6, rel=1e-3)
+    assert more.scratch_least_mb == usual.scratch_least_mb
+    assert more.seconds > usual.seconds
+    alone = [estimate([part(big)], 6, extras=extras).scratch_mb for extras in (0, 13)]
+    assert alone[0] == alone[1]
 
 
 def test_the_sum_of_logits_goes_to_the_disk_when_it_is_large():
