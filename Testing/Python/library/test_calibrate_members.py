@@ -15,6 +15,7 @@ from CalibUncertaintyLib.model.record import CalibrationRecord
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.applied import calibration_of
 from CalibUncertaintyLib.workflow.calibrate import calibrate
+from CalibUncertaintyLib.workflow.chosen_measures import ALL
 from CalibUncertaintyLib.workflow.labelled import LabelledCase
 from CalibUncertaintyLib.workflow.segment import segment
 
@@ -200,7 +201,7 @@ def test_each_region_gets_its_own_temperature_back(region_model, region_cases, t
     assert after["pooled"]["nll"] < before["pooled"]["nll"]
     assert set(after["pooled"]["regions"]) == {"First", "Second"}
     assert after["changed_by_temperature"] == 0
-    assert set(stored.thresholds) == {"conf", "margin", "entropy", "exp_entropy", "mi", "epkl", "rmi", "var", "varratio"}
+    assert set(stored.thresholds) == set(ALL)
     result = segment(region_cases[0].ct, region_model, tmp_path / "out", mirroring=False, calibration=path)
     assert result.calibrated
     assert result.provenance["calibration"]["temperature"] == entry.temperature
