@@ -93,6 +93,11 @@ class JobSection:
         """The job has ended well and left something at this path."""
         raise NotImplementedError
 
+    def onError(self, event):
+        """The job has failed."""
+        self.finish(_("Failed."))
+        self.panel.showError(event.message, self.job.details(), self)
+
     def tidyUp(self):
         """Remove what only the process needed."""
 
@@ -115,8 +120,7 @@ class JobSection:
         elif event.kind == "result":
             self.onResult(event.folder)
         elif event.kind == "error":
-            self.finish(_("Failed."))
-            self.panel.showError(event.message, self.job.details(), self)
+            self.onError(event)
         self.afterEvent()
 
     def _showTimes(self):

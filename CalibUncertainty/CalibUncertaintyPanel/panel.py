@@ -17,6 +17,7 @@ from .dropTarget import DropTarget
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
+from .queueSection import QueueSection
 from .reviewSection import ReviewSection
 from .runSection import RunSection
 from .shortcuts import Shortcuts
@@ -44,6 +45,7 @@ class Panel(VTKObservationMixin):
         self._lastCt = None
         self.inputs = InputsSection(self, self.ui)
         self.run = RunSection(self, self.ui)
+        self.queue = QueueSection(self, self.ui)
         self.calibration = CalibrationSection(self, self.ui)
         self.calibrate = CalibrateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
@@ -67,7 +69,16 @@ class Panel(VTKObservationMixin):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
         self.leave()
         self.setParameterNode(None)
-        sections = self.run, self.calibrate, self.calibration, self.inputs, self.layers, self.contours, self.compare
+        sections = (
+            self.queue,
+            self.run,
+            self.calibrate,
+            self.calibration,
+            self.inputs,
+            self.layers,
+            self.contours,
+            self.compare,
+        )
         for section in (*sections, self.review):
             section.release()
         self._dropTarget.release()
@@ -97,6 +108,7 @@ class Panel(VTKObservationMixin):
         self.parameterNode = parameterNode
         if parameterNode is None:
             self._setOverlays(None)
+            self.queue.onSceneClosed()
             self.updateRunButton()
             return
         self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
@@ -139,6 +151,7 @@ class Panel(VTKObservationMixin):
         """Enable Run and Calibrate when they can start, and say why not when they cannot."""
         self.run.update()
         self.calibrate.update()
+        self.queue.update()
 
     def updateStatus(self):
         """Say whether the probabilities that are shown are calibrated."""

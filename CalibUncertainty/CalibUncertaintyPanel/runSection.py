@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from . import install, runs
 from .jobSection import JobSection, clock
 from .parameterNode import isChosen
+from .runQueue import CANCELLED, DONE, FAILED
 
 
 class RunSection(JobSection):
@@ -19,6 +20,7 @@ class RunSection(JobSection):
         self.ui = ui
         self._ctNode = None
         self._installing = False
+        self._item = None  # of the queue, while one of its CTs runs
         ui.runButton.connect("clicked(bool)", self.onRun)
         ui.cancelButton.connect("clicked(bool)", self.onCancel)
         ui.openResultButton.connect("clicked(bool)", self.onOpenResult)
@@ -32,6 +34,11 @@ class RunSection(JobSection):
         self._ctNode = None
 
     @property
+    def busy(self):
+        """Whether a run cannot start now, whatever is chosen."""
+        return self._installing or self.running or self.panel.calibrate.running
+
+    @property
     def installing(self):
         """Whether packages are being installed."""
         return self._installing
@@ -43,7 +50,7 @@ class RunSection(JobSection):
         self.ui.runButton.toolTip = problem or _("Segment the CT in a separate process; Slicer stays usable.")
         self.ui.cancelButton.enabled = self.running
         self.ui.cancelButton.toolTip = _("Stop the run at once") if self.running else _("Nothing is running.")
-        self.ui.sampleButton.enabled = not (self._installing or self.running or self.panel.calibrate.running)
+        self.ui.sampleButton.enabled = not self.busy
         hasDetails = self.job is not None
         self.ui.copyDetailsButton.enabled = hasDetails
         self.ui.copyDetailsButton.toolTip = (
@@ -71,16 +78,36 @@ class RunSection(JobSection):
             if refusal:
                 self.showError(refusal)
                 return
-        parameterNode = self.panel.parameterNode
         try:
-            with slicer.util.WaitCursor():
-                job = runs.startRun(parameterNode, self.panel.inputs.summary.folder, self.panel.logic.command)
+            self._start(self.panel.parameterNode, self.panel.inputs.summary.folder)
         except (ValueError, OSError) as error:
             self.panel.showError(str(error))
             return
-        self._ctNode = parameterNode.ctVolume
         if self.panel.needsPackages:  # a substitute for tests has a model folder that is soon gone
             self.panel.inputs.remember()
+
+    def startQueued(self, item):
+        """Run a CT of the queue; what is wrong with it is noted in it, and no question is left open on the screen.
+
+        :param item: `QueueItem` that is RUNNING.
+        :return: why none of the queue can run, or an empty string.
+        """
+        refusal = self.installPackages() if self.panel.needsPackages else ""
+        if refusal:
+            self.showError(refusal)
+            return refusal
+        try:
+            self._start(item.choices, item.modelFolder)
+        except (ValueError, OSError) as error:
+            item.end(FAILED, str(error))
+            return ""
+        self._item = item
+        return ""
+
+    def _start(self, choices, modelFolder):
+        with slicer.util.WaitCursor():
+            job = runs.startRun(choices, modelFolder, self.panel.logic.command)
+        self._ctNode = choices.ctVolume
         self.ui.logTextEdit.clear()
         self.follow(job)
 
@@ -106,6 +133,8 @@ class RunSection(JobSection):
 
     def onCancel(self, checked=None):
         """Stop the run."""
+        if self._item is not None:
+            self._item.end(CANCELLED)
         self.cancel(_("Cancelled. Nothing was kept."))
 
     def onOpenResult(self, checked=None):
@@ -130,7 +159,9 @@ class RunSection(JobSection):
 
     def onResult(self, path):
         """Show the Result folder, if its CT is still there."""
-        ctNode = self._ctNode
+        ctNode, item = self._ctNode, self._item
+        if item is not None:
+            item.end(DONE, folder=path)
         self.finish(_("Finished in {time}.").format(time=clock(self.job.elapsedSeconds)))
         if ctNode is None or ctNode.GetScene() is None:
             # Its patient is not in the scene any more: showing the result over another one would be dangerous.
@@ -138,7 +169,22 @@ class RunSection(JobSection):
                      "use 'Open a result...'.").format(folder=path)  # fmt: skip
             self.showError(text)
             return
-        self.panel.showResult(path, ctNode)
+        if item is None or self.panel.overlays is None:  # who reads one patient is not taken to the next one
+            self.panel.showResult(path, ctNode)
+
+    def onError(self, event):
+        """Tell why the run failed; of a CT of the queue in its list, so that the next one need not wait for a click."""
+        if self._item is None:
+            JobSection.onError(self, event)
+            return
+        logging.error("CalibUncertainty: %s: %s\n%s", self._item.name, event.message, self.job.details())
+        self._item.end(FAILED, event.message)
+        self.finish(_("{name} failed.").format(name=self._item.name))
+
+    def finish(self, text):
+        """The run has ended; the queue goes on."""
+        self._item = None
+        JobSection.finish(self, text)
 
     def tidyUp(self):
         """Remove the copy of the CT, and what a stopped process has left."""

@@ -49,7 +49,7 @@ def makeRequest(parameterNode, modelFolder, runFolder, ctName):
     out = Path(runFolder) / "result"
     if isChosen(parameterNode.outputFolder):
         stamp = time.strftime("%Y-%m-%d %H-%M-%S")
-        out = Path(parameterNode.outputFolder) / f"{_fileName(ctName)} {stamp}"
+        out = _unusedFolder(Path(parameterNode.outputFolder) / f"{_fileName(ctName)} {stamp}")
     arguments = {
         "ct": str(Path(runFolder) / CT_FILE),
         "model": str(modelFolder),
@@ -85,6 +85,14 @@ def libraryFolder():
     import CalibUncertaintyLib
 
     return Path(CalibUncertaintyLib.__file__).resolve().parents[1]
+
+
+def _unusedFolder(path):
+    """This folder, or one with a number behind its name: two CTs of a queue may have one name and one second."""
+    number, unused = 2, path
+    while unused.exists():
+        unused, number = path.with_name(f"{path.name} {number}"), number + 1
+    return unused
 
 
 def _fileName(text):
