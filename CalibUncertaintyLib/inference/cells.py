@@ -352,17 +352,23 @@ def _statistics(z: torch.Tensor, sigmoid: bool, names: Collection[str]) -> tuple
     if "squares" in names:
         found["squares"] = (p * p).sum(dim=0, keepdim=True)
     if "votes" in names:
-        found["votes"] = p > 0.5 if sigmoid else _one_hot(p.argmax(dim=0), len(p))
+        found["votes"] = p > 0.5 if sigmoid else _first_largest(p)
     if "log_probabilities" in names:
         found["log_probabilities"] = logarithm.clamp_(min=math.log(LOG_CLIP))
     return p, found
 
 
-def _one_hot(label: torch.Tensor, channels: int) -> torch.Tensor:
+def _first_largest(p: torch.Tensor) -> torch.Tensor:
+    """Where each channel of (C, ...) is the first that holds the largest value. torch's argmax takes many times as long."""
     import torch
 
-    numbers = torch.arange(channels, device=label.device)
-    return numbers.view(-1, *(1 for _ in label.shape)) == label
+    largest, votes = p.amax(dim=0), torch.empty_like(p, dtype=torch.bool)
+    open_still = torch.ones_like(largest, dtype=torch.bool)
+    for vote, of_channel in zip(votes, p, strict=True):
+        torch.eq(of_channel, largest, out=vote)
+        vote &= open_still
+        open_still ^= vote
+    return votes
 
 
 def _inside(window: Sequence[slice], around: Sequence[slice]) -> tuple[slice, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..model.heads import first_argmax
 from .catalogue import LOG_CLIP, MEASURES
 from .chunks import any_entropy_of, flat_and_result, parts
 
@@ -161,7 +162,7 @@ def _add_extra(name: str, total: np.ndarray, p: np.ndarray, sigmoid: bool) -> No
     if name == "squares":
         total[0] += np.einsum("cn,cn->n", p, p, dtype=np.float32, casting="same_kind")
     elif name == "votes":
-        total += p > 0.5 if sigmoid else np.arange(len(p))[:, np.newaxis] == p.argmax(axis=0)
+        total += p > 0.5 if sigmoid else np.arange(len(p))[:, np.newaxis] == first_argmax(p)
     else:
         total[: len(p)] += np.log(np.maximum(p, LOG_CLIP, dtype=np.float32))
         if sigmoid:

@@ -5,6 +5,7 @@ import pytest
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.uncertainty.measures import MEASURES
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.segment import segment
 
@@ -34,7 +35,9 @@ def _window(whole: Volume, part: Volume):
 
 
 def _computed(result):
-    return [item for item in result.provenance["maps"]["uncertainty"] if item["file"] is not None]
+    """Entries of what was computed, of the measures that look at one voxel at a time."""
+    entries = result.provenance["maps"]["uncertainty"]
+    return [item for item in entries if item["file"] is not None and MEASURES[item["measure"]].stage == "voxel"]
 
 
 def test_what_is_not_asked_for_is_listed_and_says_how_to_get_it(result):
