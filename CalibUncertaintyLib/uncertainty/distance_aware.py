@@ -37,9 +37,9 @@ def distance_aware_entropy(
         if medians is None or len(medians) != BANDS:
             raise ValueError(f"dae_resid needs {BANDS} medians, one for each band of distance")
         usual = np.asarray(medians, np.float32)[bands_of(distance)]
-        result = u - np.where(np.isinf(distance), np.float32(0), usual)
+        result = np.asarray(u - np.where(np.isinf(distance), np.float32(0), usual))
     else:
-        result = np.abs(distance)
+        result = np.array(np.abs(distance))
         result /= np.float32(scale_mm)
         if form == "dae":
             np.square(result, out=result)

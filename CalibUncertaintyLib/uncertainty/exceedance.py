@@ -36,7 +36,7 @@ def soft_exceedance(tail: np.ndarray) -> np.ndarray:
     tail = np.asarray(tail, np.float32)
     if tail.size and not (tail.min() >= 0 and tail.max() <= 1):
         raise ValueError("a tail lies outside of 0 .. 1, or is NaN")
-    result = np.maximum(tail, np.float32(10.0**-DECADES))
+    result = np.asarray(np.maximum(tail, np.float32(10.0**-DECADES)))
     np.log10(result, out=result)
     result *= np.float32(-1.0 / DECADES)
     return np.clip(result, 0.0, 1.0, out=result)
@@ -102,7 +102,8 @@ def ebcu_p(pooled: np.ndarray, distance: np.ndarray, roi: np.ndarray, law: Poole
     """Rank of `ebcu` among the ROI voxels of the calibration cases in the same band of distance.
 
     :param pooled: (z, y, x) `ebcu`, pooled as far as the law's. :param distance: (z, y, x) mm to the interfaces, signed or not.
-    :returns: (z, y, x) float32 in [0, 1], 0 outside the ROI: 0.95 where one calibration voxel in twenty lies higher.
+    :returns: (z, y, x) float32 in [0, 1], 0 outside the ROI: 0.95 where one calibration voxel in twenty lies higher, and 1 for all
+        that lies above what calibration saw, so that `pooled` itself tells which of two such places is the more unusual one.
     """
     roi = np.asarray(roi, bool)
     result = np.zeros(roi.shape, np.float32)

@@ -17,7 +17,7 @@ from CalibUncertaintyLib.uncertainty.distance_aware import (
 from CalibUncertaintyLib.uncertainty.distance_bands import bands_of
 from CalibUncertaintyLib.uncertainty.interface_distance import distance_to_interfaces
 
-MEDIANS = np.linspace(0.7, 0.0, 8)
+MEDIANS = np.linspace(0.8, 0.1, 8)
 
 
 def by_hand(u, distance, form, scale):
