@@ -19,10 +19,11 @@ def codes_of(values: np.ndarray) -> np.ndarray:
 
     NaN has no place among them: it becomes COUNT - 1; refuse it before.
     """
+    shape = np.shape(values)
     values = np.ascontiguousarray(np.maximum(values, 0), dtype=np.float32)
     codes = (values.view(np.uint32) >> np.uint32(_CUT)).astype(np.int32)
     codes -= _LOWEST - 1
-    return np.clip(codes, 0, COUNT - 1, out=codes)
+    return np.clip(codes, 0, COUNT - 1, out=codes).reshape(shape)
 
 
 def values_of(codes: np.ndarray) -> np.ndarray:
