@@ -93,6 +93,15 @@ class JobSection:
         """The job has ended well and left something at this path."""
         raise NotImplementedError
 
+    def onProgress(self, event):
+        """The job has come further."""
+        if self._stalled:
+            self._stalled = False
+            self.showError("")
+        self._progressBar.setRange(0, 1000)
+        self._progressBar.setValue(round(1000 * self.job.fraction))
+        self._stageLabel.setText(f"{event.stage}: {event.message}" if event.message else event.stage)
+
     def onError(self, event):
         """The job has failed."""
         self.finish(_("Failed."))
@@ -106,12 +115,7 @@ class JobSection:
 
     def _handle(self, event):
         if event.kind == "progress":
-            if self._stalled:
-                self._stalled = False
-                self.showError("")
-            self._progressBar.setRange(0, 1000)
-            self._progressBar.setValue(round(1000 * self.job.fraction))
-            self._stageLabel.setText(f"{event.stage}: {event.message}" if event.message else event.stage)
+            self.onProgress(event)
         elif event.kind == "warning":
             logging.warning("CalibUncertainty: %s", event.message)
         elif event.kind == "stalled":

@@ -14,6 +14,7 @@ from .compareSection import CompareSection
 from .contoursSection import ContoursSection
 from .cursorSection import CursorSection
 from .dropTarget import DropTarget
+from .estimateSection import EstimateSection
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
@@ -46,6 +47,7 @@ class Panel(VTKObservationMixin):
         self.inputs = InputsSection(self, self.ui)
         self.run = RunSection(self, self.ui)
         self.queue = QueueSection(self, self.ui)
+        self.estimate = EstimateSection(self, self.ui)
         self.calibration = CalibrationSection(self, self.ui)
         self.calibrate = CalibrateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
@@ -69,17 +71,8 @@ class Panel(VTKObservationMixin):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
         self.leave()
         self.setParameterNode(None)
-        sections = (
-            self.queue,
-            self.run,
-            self.calibrate,
-            self.calibration,
-            self.inputs,
-            self.layers,
-            self.contours,
-            self.compare,
-        )
-        for section in (*sections, self.review):
+        computing = self.queue, self.run, self.estimate, self.calibrate, self.calibration, self.inputs
+        for section in (*computing, self.layers, self.contours, self.compare, self.review):
             section.release()
         self._dropTarget.release()
         self.removeObservers()
@@ -152,6 +145,7 @@ class Panel(VTKObservationMixin):
         self.run.update()
         self.calibrate.update()
         self.queue.update()
+        self.estimate.update()
 
     def updateStatus(self):
         """Say whether the probabilities that are shown are calibrated."""

@@ -191,6 +191,12 @@ class RunSection(JobSection):
         runs.tidyUp(self.job)
         self._ctNode = None
 
+    def onProgress(self, event):
+        """Once the model is loaded the computation knows what it will take."""
+        JobSection.onProgress(self, event)
+        if event.stage == "load" and event.message:
+            self.panel.estimate.tell(event.message)
+
     def afterEvent(self):
         """Fill the log, where it is shown."""
         if self.job is not None and self.ui.showLogButton.checked:
