@@ -154,6 +154,8 @@ class CalibUncertaintyParameterNode:
     contourOuter: Percent = 5.0
     contourInner: Percent = 95.0
     zoomToRegion: bool = True
+    goOnAfterDecision: bool = False
+    editInBoxOnly: bool = False
 
 
 def isChosen(path):

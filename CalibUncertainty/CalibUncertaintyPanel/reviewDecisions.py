@@ -1,7 +1,7 @@
 """What a reader has decided about each region of a Result, with undo and redo. Plain data: neither Qt nor MRML."""
 
 from dataclasses import asdict, dataclass, fields, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 CORRECT, WRONG, UNSURE = "correct", "wrong", "unsure"
 VERDICTS = (CORRECT, WRONG, UNSURE)
@@ -141,9 +141,7 @@ class ReviewDecisions:
         return strangers
 
     def _set(self, regionId, decision):
-        # Never earlier than what it replaces, even if the computer's clock was put back.
-        time = max(self._now(), self.of(regionId).time)
-        self._decisions[regionId] = replace(decision, time=time)
+        self._decisions[regionId] = replace(decision, time=_after(self.of(regionId).time, self._now()))
 
     def _step(self, steps, opposite):
         if not steps:
@@ -155,7 +153,14 @@ class ReviewDecisions:
 
 
 def _utcNow():
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.now(timezone.utc).isoformat(timespec="microseconds")
+
+
+def _after(before, now):
+    """Now, or a moment after `before` where the clock has not gone on since then or was put back."""
+    if now > before:
+        return now
+    return (datetime.fromisoformat(before) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
 
 
 def _isAt(region, entry):

@@ -130,8 +130,8 @@ class ReviewTable:
     def leave(self):
         """Choose no row; `step` goes on from the one that was chosen."""
         self._left = self.place[0]
+        self.table.setCurrentCell(-1, -1)  # before the selection goes: its signal asks for the current row
         self.table.clearSelection()
-        self.table.setCurrentCell(-1, -1)
 
     def step(self, by):
         """Go on by some rows; from no row to the first one.

@@ -83,6 +83,19 @@ def finished(panel, ct, model, finish):
 
 
 @pytest.fixture
+def opened(panel, ct, tmp_path):
+    """The panel with a Result of the fake model that was made elsewhere: sooner there than by a run."""
+    from CalibUncertaintyPanel import ctVolume, fakeProcess
+
+    path = tmp_path / "ct.nrrd"
+    ctVolume.writeCt(ct, path)
+    fakeProcess.writeResult({"ct": str(path), "out": str(tmp_path / "result"), "model": "fake", "roi_mm": 15.0})
+    panel.showResult(tmp_path / "result", ct)
+    assert panel.overlays is not None, panel.ui.errorLabel.text
+    return panel
+
+
+@pytest.fixture
 def calibrated(model):
     """The model with a stored calibration."""
     from CalibUncertaintyPanel import fakeCalibration
