@@ -286,7 +286,8 @@ def test_a_region_survives_json():
     assert Region.from_json(document | {"of_a_later_version": 1}) == region
     assert set(document) == {
         "id", "kind", "label", "structure", "voxels", "volume_ml", "mean", "peak", "score", "distance_mm", "centroid_ras_mm",
-        "centroid_lps_mm", "peak_ras_mm", "peak_lps_mm", "reason", "share",
+        "centroid_lps_mm", "peak_ras_mm", "peak_lps_mm", "reason", "share", "surface_share", "chance", "chance_interval",
+        "chance_n",
     }
 
 

@@ -1,0 +1,97 @@
+"""Connected components of a mask as one flat list of voxels, and sums over each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Components:
+    """Connected components as one flat list of voxels, and sums over each."""
+
+    shape: tuple[int, int, int]
+    voxel: np.ndarray  # (n,) flat index into the array, ascending
+    component: np.ndarray  # (n,) 0 .. count-1
+    count: int
+    dropped: int
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """(count,) float64 sums of one value a voxel."""
+        return np.bincount(self.component, weights=values, minlength=self.count)
+
+    def first_by(self, key: np.ndarray) -> np.ndarray:
+        """For each component the position in `voxel` of its least key; of equal keys the first voxel."""
+        order = np.lexsort((key, self.component))
+        first = np.searchsorted(self.component[order], np.arange(self.count))
+        return order[first]
+
+    def majority(self, labels: np.ndarray) -> np.ndarray:
+        """(count,) most frequent label above 0 in each component, 0 when there is none; of equal ones the lowest."""
+        # counted by place among those present: regions may have numbers up to 65535
+        occurs = np.bincount(labels, minlength=1)
+        occurs[0] = 1
+        present = np.flatnonzero(occurs)
+        place = np.zeros(present[-1] + 1, np.int64)
+        place[present] = np.arange(present.size)
+        counts = np.bincount(self.component * present.size + place[labels], minlength=self.count * present.size)
+        counts = counts.reshape(self.count, present.size)
+        counts[:, 0] = 0
+        return present[counts.argmax(axis=1)]
+
+
+def components_of(
+    mask: np.ndarray, least_voxels: float, spacing_zyx: Sequence[float] = (1.0, 1.0, 1.0), merge_gap_mm: float = 0.0
+) -> Components:
+    """26-connected components of a (z, y, x) mask that have at least `least_voxels` voxels.
+
+    :param merge_gap_mm: components with voxels whose centres are no farther than this from each other are one; 0 merges nothing.
+    """
+    nothing = np.zeros(0, dtype=np.int64)
+    if not mask.any():
+        return Components(mask.shape, nothing, nothing, 0, 0)
+    import cc3d
+
+    numbered, count = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26, return_N=True)
+    voxel = np.flatnonzero(mask)
+    component = numbered.reshape(-1)[voxel].astype(np.int64) - 1
+    if len(_offsets(spacing_zyx, merge_gap_mm)):
+        new = _merged(numbered, int(count), spacing_zyx, merge_gap_mm)
+        component, count = new[component], int(new.max()) + 1
+    kept = np.bincount(component, minlength=count) >= least_voxels
+    renumbered = np.cumsum(kept) - 1
+    stays = kept[component]
+    kept_count = int(kept.sum())
+    return Components(mask.shape, voxel[stays], renumbered[component[stays]], kept_count, int(count) - kept_count)
+
+
+def _merged(numbered: np.ndarray, count: int, spacing_zyx: Sequence[float], gap_mm: float) -> np.ndarray:
+    """(count,) the new component, from 0, of each, after those with voxels no farther than the gap from each other became one."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    offsets = _offsets(spacing_zyx, gap_mm)
+    reach = np.abs(offsets).max(axis=0)
+    padded = np.pad(numbered, [(n, n) for n in reach.tolist()])
+    flat = padded.reshape(-1)
+    voxel = np.flatnonzero(flat)
+    own, pairs = flat[voxel].astype(np.int64), [np.zeros(0, np.int64)]
+    for offset in offsets @ np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1]):
+        other = flat[voxel + offset].astype(np.int64)
+        joined = (other > 0) & (other != own)
+        pairs.append(np.unique((own[joined] - 1) * count + other[joined] - 1))
+    first, second = np.divmod(np.unique(np.concatenate(pairs)), count)
+    graph = coo_array((np.ones(first.size, bool), (first, second)), shape=(count, count))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def _offsets(spacing_zyx: Sequence[float], gap_mm: float) -> np.ndarray:
+    """(K, 3) steps to voxels within the gap, of each pair of opposite ones the first; direct neighbours are joined anyway."""
+    spacing = np.array([float(step) for step in spacing_zyx])
+    reach = np.floor(gap_mm / spacing + 1e-6).astype(int)
+    steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1).reshape(-1, 3)
+    near = np.sqrt(((steps * spacing) ** 2).sum(axis=1)) <= gap_mm + 1e-6
+    ahead = np.arange(len(steps)) > len(steps) // 2  # the middle one is no step at all
+    far = (np.abs(steps) > 1).any(axis=1)
+    chosen = steps[near & ahead & far]
+    return chosen if len(chosen) else np.zeros((0, 3), int)
