@@ -65,21 +65,35 @@ def boxesOf(folder):
     wanted = [region for region in result.regions if region.kind == UNCERTAIN]
     if not wanted or result.provenance["maps"]["distance"]["file"] is None:
         return {}
-    volume = result.uncertainty(result.provenance["threshold"]["measure"])
-    near = result.distance.array <= result.provenance["roi"]["distance_mm"]
-    mask = (volume.array >= result.provenance["threshold"]["value"]) & near
-    del near
-    numbered, voxels, numbers = _components(mask)
-    low, high = _limits(voxels, numbers)
+    geometry, voxels = _doubtfulVoxels(result)
+    shape = geometry.array.shape
+    numbers = _components(voxels, shape)
+    low, high = _limits(voxels, shape, numbers)
     ijkToRas = ctGeometry(result.provenance)
     found = {}
     for region in wanted:
-        index = np.rint(volume.index_from_lps(region.peak_lps_mm)).astype(int)
-        if (index < 0).any() or (index >= mask.shape).any() or not mask[tuple(index)]:
+        index = np.rint(geometry.index_from_lps(region.peak_lps_mm)).astype(int)
+        if (index < 0).any() or (index >= shape).any():
             continue
-        number = numbered[tuple(index)]
-        found[region.id] = _onCtGrid(low[number], high[number], ijkToRas, result)
+        flat = np.ravel_multi_index(tuple(index), shape)
+        place = np.searchsorted(voxels, flat)
+        if place < len(voxels) and voxels[place] == flat:
+            number = numbers[place]
+            found[region.id] = _onCtGrid(low[number], high[number], ijkToRas, result)
     return found
+
+
+def _doubtfulVoxels(result):
+    """Flat indices, ascending, of the voxels that regions are made of, and a volume without voxels that says where they lie.
+
+    One map at a time is in memory: a whole body has a hundred million voxels.
+    """
+    threshold, roi = result.provenance["threshold"], result.provenance["roi"]
+    volume = result.uncertainty(threshold["measure"])
+    voxels = np.flatnonzero(volume.array >= threshold["value"])
+    geometry = volume.with_array(np.broadcast_to(np.uint8(0), volume.array.shape))
+    del volume
+    return geometry, voxels[result.distance.array.reshape(-1)[voxels] <= roi["distance_mm"]]
 
 
 def ctGeometry(provenance):
@@ -92,22 +106,37 @@ def ctGeometry(provenance):
     return Volume(np.zeros((1, 1, 1), np.uint8), spacing, origin, direction).ijk_to_ras
 
 
-def _components(mask):
-    """Connected components (26 neighbours): the numbered array, the (n, 3) voxels above 0, and their numbers."""
-    import SimpleITK as sitk
+def _components(voxels, shape):
+    """Number from 0 of the connected part (26 neighbours) that each voxel belongs to.
 
-    numbered = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True))
-    voxels = np.argwhere(mask)
-    return numbered, voxels, numbered[mask]
+    :param voxels: (n,) flat indices, ascending, into an array of this (z, y, x) shape.
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(voxels)
+    wider = tuple(n + 2 for n in shape)  # a margin, so that no neighbour lies beyond the end of a row
+    padded = np.ravel_multi_index([index + 1 for index in np.unravel_index(voxels, shape)], wider)
+    starts, ends = [], []
+    for step in list(np.ndindex(3, 3, 3))[14:]:  # half of the neighbours: the others see the voxel as theirs
+        wanted = padded + np.dot(np.subtract(step, 1), (wider[1] * wider[2], wider[2], 1))
+        place = np.searchsorted(padded, wanted)
+        isThere = np.flatnonzero(padded[np.minimum(place, count - 1)] == wanted) if count else place
+        starts.append(isThere)
+        ends.append(place[isThere])
+    start, end = np.concatenate(starts), np.concatenate(ends)
+    pairs = coo_matrix((np.ones(len(start), bool), (start, end)), shape=(count, count))
+    return connected_components(pairs, directed=False)[1]
 
 
-def _limits(voxels, numbers):
-    """Lowest and highest index of each number, (count + 1, 3) each."""
-    count = int(numbers.max(initial=0)) + 1
+def _limits(voxels, shape, numbers):
+    """Lowest and highest (z, y, x) index of each number, (count, 3) each."""
+    indices = np.stack(np.unravel_index(voxels, shape), axis=1)
+    count = int(numbers.max(initial=-1)) + 1
     low = np.full((count, 3), np.iinfo(np.int64).max)
     high = np.full((count, 3), -1)
-    np.minimum.at(low, numbers, voxels)
-    np.maximum.at(high, numbers, voxels)
+    np.minimum.at(low, numbers, indices)
+    np.maximum.at(high, numbers, indices)
     return low, high
 
 

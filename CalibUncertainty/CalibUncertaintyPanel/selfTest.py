@@ -87,7 +87,7 @@ def checkLayers(case, panel, ctNode):
 
 
 def checkReview(case, panel):
-    """Going to the next region moves the slices through its peak."""
+    """Going to the next region moves the slices through its peak; a decision on it is counted, kept and taken back."""
     case.assertGreater(panel.ui.regionsTable.rowCount, 0)
     panel.ui.nextRegionButton.click()
     peak = panel.overlays.result.regions[0].peak_ras_mm
@@ -96,6 +96,12 @@ def checkReview(case, panel):
         toSlice.DeepCopy(node.GetSliceToRAS())
         toSlice.Invert()
         case.assertAlmostEqual(toSlice.MultiplyPoint((*peak, 1.0))[2], 0.0, places=3)
+    panel.ui.wrongButton.click()
+    case.assertIn("1 wrong", panel.ui.reviewProgressLabel.text)
+    case.assertTrue((Path(panel.resultFolder) / "review.json").is_file())
+    panel.ui.undoDecisionButton.click()
+    case.assertNotIn("wrong", panel.ui.reviewProgressLabel.text)
+    panel.ui.fitButton.click()
 
 
 def checkRaw(case, panel):
