@@ -11,10 +11,11 @@ from ..errors import CalibUncertaintyError
 from ..model.folder import ModelFolder
 from ..progress import Progress
 from .evaluate_case import stored_case
-from .evaluate_cohort import run_tasks, tasks_of
+from .evaluate_cohort import fitted_on, run_tasks, tasks_of
 from .evaluate_options import Configuration, EvaluateOptions, configurations_of
 from .evaluate_report import write_report
 from .labelled import LabelledCase, read_cases, refuse_doubtful_cases
+from .source_case import named
 
 TEST = "test"
 REPORT_FILES = ("evaluation.json", "cases.csv", "summary.csv", "report.html")
@@ -61,6 +62,12 @@ def evaluate(
     _refuse_foreign(out)
     with progress.stage("prepare", 0.0, 0.02, "looking at models, records and cases"):
         tasks = tasks_of(listed, configurations, out, chosen)
+        fitted = {item.name: fitted_on(item, [case.id for case in listed]) for item in configurations}
+        for name, of in fitted.items():
+            if of:
+                progress.warn(
+                    f"{name}: its calibration was fitted on {named(of)}, so its figures flatter it; give other cases"
+                )
     with progress.stage("cases", 0.02, 0.95, f"{len(listed)} cases, {len(configurations)} configurations"):
         outcomes = run_tasks(tasks, chosen, progress)
     found = {
@@ -73,7 +80,9 @@ def evaluate(
         raise CalibUncertaintyError(f"no case could be evaluated; the first one: {reason}")
     _warn_once(found, configurations, progress)
     with progress.stage("report", 0.95, 1.0, "figures and report"):
-        content = write_report(out, configurations, [case.id for case in listed], tasks, found, outcomes, chosen)
+        content = write_report(
+            out, configurations, [case.id for case in listed], tasks, found, outcomes, fitted, chosen
+        )
     progress.finish()
     return EvaluationReport(out, content, outcomes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,9 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..model.fold_honesty import in_common
+from ..model.record import CalibrationRecord
 from ..model.record_match import computing
 from ..progress import Progress
-from .applied import calibration_of
+from .applied import AppliedCalibration, calibration_of
 from .evaluate_case import case_file, evaluate_case, key_of, stored_case
 from .evaluate_options import Configuration, EvaluateOptions
 from .source_case import LabelledCase
@@ -54,19 +57,27 @@ def tasks_of(
 
 
 def _fingerprint(item: Configuration) -> dict:
-    """The weights, and of the calibration that applies to them what it does; raises for a record asked for that does not fit."""
+    """The weights, and what is in the record that applies to them; raises for a record that was asked for and does not fit."""
+    fingerprint, applied = _applied(item)
+    record = Path(applied.record).read_bytes() if applied.calibrated else None
+    return fingerprint | {"record": record and hashlib.sha256(record).hexdigest()}
+
+
+def _applied(item: Configuration) -> tuple[dict, AppliedCalibration]:
+    """A configuration's fingerprint, and the calibration that `segment` will apply."""
     members, options = item.members(), item.options
     step, precision = float(options["step_size"]), str(options["precision"])
     applied = calibration_of(members, options["mode"], item.calibration, members.models[0].heads, step, precision)
-    record = applied.record if applied.calibrated else None
-    content = Path(record).read_bytes() if record else b""
-    import hashlib
+    return members.fingerprint() | computing(step, precision), applied
 
-    return (
-        members.fingerprint()
-        | computing(step, precision)
-        | {"record": hashlib.sha256(content).hexdigest() if record else None}
-    )
+
+def fitted_on(item: Configuration, case_ids: Sequence[str]) -> list[str]:
+    """Those of the cases that the calibration which is applied was fitted on: its figures flatter it there."""
+    fingerprint, applied = _applied(item)
+    if not applied.calibrated:
+        return []
+    entry, _ = CalibrationRecord.read(applied.record).find(fingerprint, item.options["mode"], item.members().mirroring)
+    return in_common(case_ids, entry.cases) if entry is not None else []
 
 
 def _that_matter(options: Mapping) -> dict:

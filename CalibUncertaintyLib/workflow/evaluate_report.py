@@ -26,11 +26,13 @@ SCHEMA, SCHEMA_VERSION = "calib-uncertainty/evaluation", 1
 
 def write_report(
     out: Path, configurations: Sequence[Configuration], cases: Sequence[str], tasks: Sequence[Mapping],
-    found: Mapping[tuple[str, str], Mapping], outcomes: Mapping[tuple[str, str], Mapping], options: EvaluateOptions,
+    found: Mapping[tuple[str, str], Mapping], outcomes: Mapping[tuple[str, str], Mapping],
+    fitted: Mapping[str, Sequence[str]], options: EvaluateOptions,
 ) -> dict:  # fmt: skip
     """Write the report of everything that was found; returns evaluation.json's content with NaN where a figure is unknown.
 
-    found: by (configuration, case) what `evaluate_case` stored. outcomes: how each ended.
+    found: by (configuration, case) what `evaluate_case` stored. outcomes: how each ended. fitted: by configuration the cases that
+    its calibration was fitted on.
     """
     files = {(task["configuration"], task["case"]["id"]): Path(task["file"]) for task in tasks}
     summaries = {}
@@ -55,7 +57,8 @@ def write_report(
             for (name, case), of in outcomes.items() if of["status"] == "failed"
         ],
         "configurations": {
-            item.name: _about(item, found, len(cases)) | summaries.get(item.name, {}) for item in configurations
+            item.name: _about(item, found, len(cases)) | {"fitted_on": list(fitted[item.name])} | summaries.get(item.name, {})
+            for item in configurations
         },
         "comparisons": comparisons_of(summaries, options.roi_reference),
     }  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from .proof_words import FEW_CASES, LEAST_FOR_WILCOXON, count
+from .source_case import named
 
 INTERVAL = "Means over cases, in brackets the 95 % interval (bootstrap over cases, BCa)."
 LOCALISATION = (
@@ -103,6 +104,8 @@ def warnings(content: Mapping) -> list[str]:
     for name, of in there.items():
         if of["calibration_asked"] != "none" and not (of.get("applied") or {}).get("calibrated"):
             said.append(f"{name}: no calibration was applied. {(of.get('applied') or {}).get('reason', '')}".rstrip())
+        if of["fitted_on"]:
+            said.append(f"{name}: its calibration was fitted on {named(of['fitted_on'])}; its figures flatter it.")
         missed = of["calibration"]["pred"]["missed_structure"]
         if missed:
             said.append(f"{name}: in {count(missed, 'case')} nothing was predicted though something is drawn.")

@@ -72,7 +72,9 @@ def test_everything_is_written_for_every_case_and_configuration(first, cases):
         rows = list(csv.DictReader(stream))
     measures = {row["measure"] for row in rows}
     assert {"entropy", "conf", "mi"} <= measures
-    assert len(rows) == 2 * 2 * len(measures) * 2
+    for name, of in content["configurations"].items():  # some measures need a stored law, some several members
+        there = [measure for measure, about in of["measures"].items() if about["domains"]]
+        assert sum(row["configuration"] == name for row in rows) == 2 * 2 * len(there)
     assert not any(path.name.endswith(".partial") for path in first.folder.rglob("*"))
 
 
@@ -283,6 +285,17 @@ def test_cases_that_trained_a_member_are_refused(model, cases, tmp_path):
         assert found.count("ok") == 1
     finally:
         splits.unlink()
+
+
+def test_a_case_that_the_calibration_was_fitted_on_is_warned_of(model, cases, tmp_path):
+    fitted = LabelledCase("P90", cases[0].ct, cases[0].labels)
+    heard = Listening()
+    evaluate([fitted], model, tmp_path / "out", flips="off", progress=heard)
+    (said,) = [message for message in heard.warnings if "was fitted on P90" in message]
+    assert said.startswith("calibrated:")
+    assert "its calibration was fitted on P90" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    found = stored(tmp_path / "out")["configurations"]
+    assert [of["fitted_on"] for of in found.values()] == [[], ["P90"]]
 
 
 def test_a_folder_with_other_files_is_left_alone(model, cases, tmp_path):
