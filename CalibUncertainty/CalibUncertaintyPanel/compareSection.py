@@ -3,6 +3,8 @@
 import qt
 from slicer.i18n import tr as _
 
+from . import layouts, slicerCompat
+from .layouts import Layouts
 from .sliceLayers import compositeNodes
 
 HIDE_KEYS, RAW_KEYS = "Alt+Down", "Alt+Up"
@@ -18,6 +20,8 @@ class CompareSection:
         """
         self.panel = panel
         self.ui = ui
+        self.layouts = Layouts()
+        ui.sideBySideButton.connect("clicked(bool)", self.onSideBySide)
         # A shortcut does not tell when its key is let go, but it repeats as long as the key is held.
         self._held = qt.QTimer()
         self._held.setSingleShot(True)
@@ -65,8 +69,25 @@ class CompareSection:
         for node in compositeNodes(self.panel.scene):
             node.SetLinkedControl(bool(linked))
 
+    def onSideBySide(self, sideBySide):
+        """Show the layers side by side, linked and on the place that is looked at; or one over the other again."""
+        if not sideBySide:
+            self.layouts.showStacked()
+        elif self.layouts.showSideBySide():
+            slicerCompat.soon(self._arrange)  # the views are made when Qt has had its turn
+        self.update()
+
+    def _arrange(self):
+        if not self.layouts.sideBySide:
+            return
+        self.panel.layers.showInViews()
+        self.onLink(True)
+        layouts.alignViews(self.panel.scene)
+        self.update()
+
     def update(self):
         """Show in the panel whether the views are linked; Slicer's own controls may have changed it."""
+        self.ui.sideBySideButton.checked = self.layouts.sideBySide
         nodes = compositeNodes(self.panel.scene)
         wasBlocked = self.ui.linkSlicesCheckBox.blockSignals(True)
         self.ui.linkSlicesCheckBox.checked = bool(nodes) and all(node.GetLinkedControl() for node in nodes)

@@ -106,6 +106,12 @@ class LayersSection:
         if ctNode is not None:
             self._appliedWindow = (ctNode.GetID(), self.panel.parameterNode.ctWindow)
 
+    def onNewView(self):
+        """A slice view has been made: it gets the layers and their legends, too."""
+        if self.panel.overlays is not None:
+            self.panel.overlays.remakeLegends()
+            self.showInViews()
+
     def showInViews(self):
         """Put the layers into every slice view, new ones included."""
         overlays, parameterNode = self.panel.overlays, self.panel.parameterNode

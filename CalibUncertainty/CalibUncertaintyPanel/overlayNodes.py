@@ -104,6 +104,28 @@ def setLegendVisible(volumeNode, visible):
         legend.SetVisibility(visible)
 
 
+def remakeLegend(scene, volumeNode):
+    """Replace the colour legend by an equal one: a view draws only those that enter the scene after it."""
+    legend = _legendOf(volumeNode)
+    if legend is None:
+        return
+    title, visible, position = legend.GetTitleText(), legend.GetVisibility(), legend.GetPosition()
+    scene.RemoveNode(legend)
+    setLegend(volumeNode, title)
+    setLegendVisible(volumeNode, visible)
+    _legendOf(volumeNode).SetPosition(*position[:2])
+
+
+def setLegendViews(volumeNode, viewIds):
+    """Draw the colour legend in these views only; an empty list means all."""
+    legend = _legendOf(volumeNode)
+    if legend is None or list(legend.GetViewNodeIDs()) == viewIds:
+        return
+    legend.RemoveAllViewNodeIDs()
+    for viewId in viewIds:
+        legend.AddViewNodeID(viewId)
+
+
 def removeLegend(scene, volumeNode):
     """Remove what draws the legend of a volume that has been deleted; on a scale holder it would be drawn for ever."""
     identifiers = [volumeNode.GetNthDisplayNodeID(index) for index in range(volumeNode.GetNumberOfDisplayNodes())]

@@ -268,6 +268,11 @@ class Overlays:
         overlayNodes.setLegendVisible(self.probabilityNode, probability)
         overlayNodes.setLegendVisible(self.uncertaintyNode, uncertainty)
 
+    def remakeLegends(self):
+        """Have the legends drawn in views that were made after them."""
+        for node in (self.probabilityNode, self.uncertaintyNode):
+            overlayNodes.remakeLegend(self.scene, node)
+
     def setLabelsView(self, visible, opacity):
         """Show or hide the outlines of the labels; opacity in 0..1."""
         displayNode = self.segmentationNode.GetDisplayNode()

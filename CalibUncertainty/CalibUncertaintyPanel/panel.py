@@ -253,7 +253,7 @@ class Panel(VTKObservationMixin):
     def _onNodeAdded(self, caller, event, node):
         # A layout with more slice views makes them when it is chosen: they get the layers, too.
         if node is not None and node.IsA("vtkMRMLSliceCompositeNode") and self.overlays is not None:
-            slicerCompat.soon(self.layers.showInViews)
+            slicerCompat.soon(self.layers.onNewView)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeRemoved(self, caller, event, node):

@@ -6,9 +6,9 @@ and this module puts them back.
 
 from dataclasses import dataclass
 
-from . import slicerCompat
+from . import layouts, slicerCompat
 from .mrmlTools import nodesOfClass
-from .overlayNodes import refreshLegend
+from .overlayNodes import refreshLegend, setLegendViews
 
 _NEVER = object()  # None is a value: no volume
 
@@ -40,14 +40,15 @@ def showLayers(scene, view, ctNode, probabilityNode, uncertaintyNode, written=No
         again, so that a fade or a volume that somebody has put into one view meanwhile stays. None: everything is written.
     """
     written = {} if written is None else written
-    wanted = {
-        "SetForegroundVolumeID": _shownId(probabilityNode, view.probabilityVisible),
-        "SetForegroundOpacity": view.probabilityOpacity,
-    }
-    if ctNode is not None:
-        wanted["SetBackgroundVolumeID"] = ctNode.GetID() if view.ctVisible else None
-    top = _shownId(uncertaintyNode, view.uncertaintyVisible), view.uncertaintyOpacity
     for node in compositeNodes(scene):
+        probabilityHere, uncertaintyHere = layouts.layersOf(node.GetLayoutName())
+        wanted = {
+            "SetForegroundVolumeID": _shownId(probabilityNode, view.probabilityVisible and probabilityHere),
+            "SetForegroundOpacity": view.probabilityOpacity,
+        }
+        if ctNode is not None:
+            wanted["SetBackgroundVolumeID"] = ctNode.GetID() if view.ctVisible else None
+        top = _shownId(uncertaintyNode, view.uncertaintyVisible and uncertaintyHere), view.uncertaintyOpacity
         before = written.setdefault(node.GetID(), {})
         wasModifying = node.StartModify()
         try:
@@ -59,32 +60,18 @@ def showLayers(scene, view, ctNode, probabilityNode, uncertaintyNode, written=No
         finally:
             node.EndModify(wasModifying)
         before.update(wanted, top=top)
+    if uncertaintyNode is not None:
+        setLegendViews(uncertaintyNode, _viewsOfUncertainty(scene))
     for volumeNode in (probabilityNode, uncertaintyNode):
         if volumeNode is not None:
             refreshLegend(volumeNode)
 
 
-def jumpTo(scene, positionRas):
-    """Move every slice view through a point, without changing its zoom.
-
-    :param positionRas: (R, A, S) in mm.
-    """
-    r, a, s = (float(value) for value in positionRas)
-    for node in nodesOfClass(scene, "vtkMRMLSliceNode"):
-        # By offsetting alone the point may lie outside a zoomed-in view, so that one is centred.
-        node.JumpSliceByOffsetting(r, a, s)
-        if not _isInView(node, (r, a, s)):
-            node.JumpSliceByCentering(r, a, s)
-
-
-def _isInView(sliceNode, positionRas):
-    xyToRas = sliceNode.GetXYToRAS()
-    inverse = type(xyToRas)()
-    inverse.DeepCopy(xyToRas)
-    inverse.Invert()
-    x, y = inverse.MultiplyPoint((*positionRas, 1.0))[:2]
-    width, height = sliceNode.GetDimensions()[:2]
-    return 0 <= x < width and 0 <= y < height
+def _viewsOfUncertainty(scene):
+    """Identifiers of the slice views that show the uncertainty; an empty list where all do."""
+    views = nodesOfClass(scene, "vtkMRMLSliceNode")
+    showing = [view.GetID() for view in views if layouts.layersOf(view.GetLayoutName())[1]]
+    return showing if len(showing) < len(views) else []
 
 
 def _shownId(volumeNode, visible):

@@ -88,11 +88,43 @@ def showChart(chartNode):
 
     :return: whether there was a layout to show it in; a Slicer without main window has none, and nothing happens then.
     """
-    application = getattr(slicer, "app", None)
-    if application is None or application.layoutManager() is None:
+    if _layoutManager() is None:
         return False
     slicer.modules.plots.logic().ShowChartInLayout(chartNode)
     return True
+
+
+def layout():
+    """Identifier of the layout of the views, or None in a Slicer without window."""
+    manager = _layoutManager()
+    return manager.layout if manager is not None else None
+
+
+def conventionalLayout():
+    """Identifier of Slicer's usual layout: three slice views and a 3D view."""
+    return slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+
+
+def showLayout(identifier, description=None):
+    """Arrange the views.
+
+    :param identifier: number of a layout.
+    :param description: XML of a layout that Slicer does not know by itself.
+    :return: whether there is a window to do so.
+    """
+    manager = _layoutManager()
+    if manager is None:
+        return False
+    layoutNode = manager.layoutLogic().GetLayoutNode()
+    if description is not None and not layoutNode.IsLayoutDescription(identifier):
+        layoutNode.AddLayoutDescription(identifier, description)
+    manager.setLayout(identifier)
+    return True
+
+
+def _layoutManager():
+    application = getattr(slicer, "app", None)
+    return application.layoutManager() if application is not None else None
 
 
 def openInBrowser(path):
