@@ -250,6 +250,14 @@ def _add_segment(verbs, parents) -> argparse.ArgumentParser:
         help="smallest region listed, mL (default 0.1)",
     )
     segment.add_argument(
+        "--merge-gap",
+        dest="merge_gap_mm",
+        type=float,
+        default=2.0,
+        metavar="MM",
+        help="regions no farther from each other than this are one, mm (default 2; 0 merges none)",
+    )
+    segment.add_argument(
         "--miss-probability",
         type=float,
         default=0.1,

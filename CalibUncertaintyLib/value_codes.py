@@ -1,8 +1,8 @@
 """Values from 0 up as whole numbers that keep their order: the bins of histograms that lose nothing but digits.
 
 The leading bits of a float32 (exponent and 10 binary digits) are a number that grows with the value, and cutting the rest off
-rounds down. So a histogram over codes has a relative resolution of 2^-10 everywhere between 2^-24 and 2^8, and every threshold on its
-grid (`values_of`) splits values exactly as it would split the codes: u >= t where code(u) >= code(t). Our definition.
+rounds down. So a histogram over codes has a relative resolution of 2^-10 everywhere between 2^-24 and 2^8, and every threshold on
+its grid (`values_of`) splits values exactly as it would split the codes: u >= t where code(u) >= code(t). Our definition.
 """
 
 import numpy as np

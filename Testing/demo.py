@@ -34,7 +34,7 @@ def findings(result: Result) -> list[str]:
     changed = provenance["changed_labels"]
     threshold, roi = provenance["threshold"], provenance["roi"]
     folds = ", ".join(str(fold) for fold in sorted({str(member["fold"]) for member in provenance["members"]}))
-    uncertain = [region for region in result.regions if region.kind == "uncertain"]
+    uncertain = [region for region in result.regions if region.kind != "possible_miss"]
     missed = len(result.regions) - len(uncertain)
     first = f"; look first at {result.regions[0].structure or 'the background'}" if result.regions else ""
     return [

@@ -5,8 +5,15 @@ from slicer.i18n import tr as _
 from .reviewDecisions import CORRECT, UNSURE, WRONG
 
 NONE = "–"
-KINDS = {"uncertain": _("Unsure"), "possible_miss": _("Missed?")}
+KINDS = {
+    "boundary": _("Border"),
+    "non_boundary": _("Off border"),
+    "uncertain": _("Unsure"),
+    "possible_miss": _("Missed?"),
+}
 KIND_SENTENCES = {
+    "boundary": _("Border: the model is in doubt where exactly a structure ends."),
+    "non_boundary": _("Off border: the model is in doubt away from the borders it drew, where a part may be missing or too much."),
     "uncertain": _("Unsure: the model is in doubt here, at or near a structure that it found."),
     "possible_miss": _("Missed?: a structure may lie here that the model did not draw, far from all that it drew."),
 }

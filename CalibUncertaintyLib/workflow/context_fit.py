@@ -75,15 +75,18 @@ def fit_context(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, ref
 
 
 def context_values(
-    voxels: RoiVoxels, calibration: AppliedCalibration, reference: Reference, law: ContextLaw | None
+    voxels: RoiVoxels,
+    calibration: AppliedCalibration,
+    reference: Reference,
+    law: ContextLaw | None,
+    names: Sequence[str] = CONTEXT,
 ) -> dict[str, np.ndarray]:
-    """(N,) values of every context measure that can be had, 0 outside the ROI of the prediction for those that are pooled."""
-    if voxels.places is None or not voxels.size:
+    """(N,) values of these context measures that can be had, 0 outside the ROI of the prediction for those that are pooled."""
+    wanted = context_names(names, law)
+    if voxels.places is None or not voxels.size or not wanted:
         return {}
     box = case_box(voxels, calibration, reference)
     return {
         name: voxels.places.gathered(values)
-        for name, values in context_maps(
-            context_names(CONTEXT, law), box.u, box.label, box.signed, box.roi, voxels.places.spacing, law
-        )
+        for name, values in context_maps(wanted, box.u, box.label, box.signed, box.roi, voxels.places.spacing, law)
     }

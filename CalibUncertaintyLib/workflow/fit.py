@@ -110,7 +110,7 @@ def entry_of(
         roi={"distance_mm": roi_mm, "reference": "union"},
         cases=list(found.cases),
         figures={"before": figures(cases, before, reference), "after": figures(cases, after, reference)},
-        **({"thresholds": {}} if not with_maps else maps_of_entry(cases, after, reference)),
+        **({"thresholds": {}} if not with_maps else maps_of_entry(cases, after, reference, roi_mm)),
         source=source,
         range=_range(cases, after, reference, roi_mm),
         compared=list(compared),

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from ..calibration.softmax import probabilities
 from ..model.heads import Heads
 from ..uncertainty.context_law import ContextLaw
 from ..uncertainty.measures import MEASURES
-from ..uncertainty.member_statistics import MemberStatistics
-from ..uncertainty.threshold import BINS, ThresholdFit
+from ..uncertainty.threshold import ThresholdFit
 from .applied import AppliedCalibration
-from .candidates import Reference, calibrated, member_temperatures, parts
-from .chosen_measures import extras_of, measure_names
-from .context_fit import context_values, fit_context
+from .candidates import Reference
+from .case_values import values_of_case
+from .chosen_measures import measure_names
+from .context_fit import entropy_and_labels, fit_context
 from .context_maps import CONTEXT
+from .fit_regions import fit_regions
 from .labelled import RoiVoxels
-from .maps import measure_values
 
 
-def maps_of_entry(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> dict:
-    """ "thresholds" and "context" of an entry, as they stand in the record; all of it from the ROI a new patient has."""
+def maps_of_entry(
+    cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference, roi_mm: float
+) -> dict:
+    """Thresholds, context law and chances of regions of an entry, as they stand in the record; of the ROI a new patient has."""
     law = fit_context(cases, calibration, reference)
+    thresholds = _thresholds(cases, calibration, reference, law)
     return {
-        "thresholds": _thresholds(cases, calibration, reference, law),
+        "thresholds": thresholds,
         "context": None if law is None or law.status != "ok" else law.to_json(),
+        "regions": fit_regions(cases, calibration, reference, law, thresholds, roi_mm) or None,
     }
 
 
@@ -37,31 +38,13 @@ def _thresholds(
     heads, n_members = reference.heads, len(cases[0].members)
     fits = {name: _threshold_fit(name, heads, n_members) for name in (*measure_names(n_members), *CONTEXT)}
     for voxels in cases:
-        around = context_values(voxels, calibration, reference, law)
-        for part in parts(voxels):
-            near = voxels.near_prediction[part]
-            p, label, _ = calibrated(voxels, part, calibration)
-            wrong = (label != reference.decoded(voxels.labels[part]))[near]
-            of_members = _of_members(voxels, part, calibration, extras_of(fits)) if n_members > 1 else ()
-            values = measure_values(p, heads, n_members, *of_members)
-            for name, of_part in (values | {name: found[part] for name, found in around.items()}).items():
-                fits[name].add(voxels.case.id, of_part[near], wrong)
+        near = voxels.near_prediction
+        wrong = entropy_and_labels(voxels, calibration, reference)[2][near]
+        for name, values in values_of_case(voxels, calibration, reference, law, list(fits)).items():
+            fits[name].add(voxels.case.id, values[near], wrong)
     fitted = {name: fit.fit() for name, fit in fits.items()}
     return {name: threshold.to_json() for name, threshold in fitted.items() if threshold.status == "ok"}
 
 
 def _threshold_fit(name: str, heads: Heads, n_members: int) -> ThresholdFit:
-    """Of one measure; its grid of thresholds is finer where the range goes far beyond what is ever shown."""
-    given = (heads.channels, n_members, heads.sigmoid)
-    upper, shown = MEASURES[name].upper(*given), MEASURES[name].shown(*given)
-    return ThresholdFit(name, upper, BINS if upper < 8 * shown else 4 * BINS)
-
-
-def _of_members(
-    voxels: RoiVoxels, part: slice, calibration: AppliedCalibration, extras: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """The members' mean probability (C, N), mean entropy (N,) and extras, at the temperature they share, or each at its own."""
-    statistics = MemberStatistics(calibration.sigmoid, extras)
-    for of_member, temperature in zip(voxels.members[..., part], member_temperatures(voxels, calibration), strict=True):
-        statistics.add(probabilities(of_member, temperature, calibration.sigmoid))
-    return statistics.mean, statistics.expected_entropy, statistics.extras
+    return ThresholdFit(name, MEASURES[name].upper(heads.channels, n_members, heads.sigmoid))

@@ -87,14 +87,14 @@ class MemberOptions:
 class SegmentOptions(MemberOptions):
     """Everything one may choose about a run of `segment`, with its defaults; see `MemberOptions` for the members.
 
-    calibration: auto, none, or a record file. mode: pool_logit (labels as stock nnU-Net's) or pool_prob. roi_mm: how far from the
-    predicted structures uncertain regions are listed, mm. measure, threshold: what regions are made of; "stored" takes the
+    calibration: auto, none, or a record file. mode: pool_logit (labels as stock nnU-Net's) or pool_prob. roi_mm: how far from
+    the predicted structures uncertain regions are listed, mm. measure, threshold: what regions are made of; "stored" takes the
     record's threshold, or our default where there is none. measures: which are computed beside that one: "standard" (all that
-    cost next to nothing), "all", or a list of names. min_region_ml: smaller regions are not listed. miss_probability:
-    foreground probability beyond the ROI that is listed as a possible miss. box_probability: every place whose foreground
-    probability can exceed this, at most 0.5, is kept in the maps. full_volume: maps of the whole CT. export: ("nifti",) writes
-    every map on the CT grid. overwrite: replace an earlier Result. series: DICOM SeriesInstanceUID. skip_ct_check: take any voxel
-    values.
+    cost next to nothing), "all", or a list of names. min_region_ml: smaller regions are not listed. merge_gap_mm: regions no
+    farther from each other than this, mm, are one. miss_probability: foreground probability beyond the ROI that is listed as a
+    possible miss. box_probability: every place whose foreground probability can exceed this, at most 0.5, is kept in the maps.
+    full_volume: maps of the whole CT. export: ("nifti",) writes every map on the CT grid. overwrite: replace an earlier Result.
+    series: DICOM SeriesInstanceUID. skip_ct_check: take any voxel values.
     """
 
     calibration: str = "auto"
@@ -104,6 +104,7 @@ class SegmentOptions(MemberOptions):
     measures: str | Sequence[str] = "standard"
     threshold: str | float = "stored"
     min_region_ml: float = 0.1
+    merge_gap_mm: float = 2.0
     miss_probability: float = 0.1
     box_probability: float = 0.01
     full_volume: bool = False
@@ -127,6 +128,10 @@ class SegmentOptions(MemberOptions):
             (
                 is_number(self.min_region_ml, 0, math.inf),
                 f"the smallest region must be 0 mL or more, got {self.min_region_ml}",
+            ),
+            (
+                is_number(self.merge_gap_mm, 0, 50),
+                f"the gap that regions are merged across must lie between 0 and 50 mm, got {self.merge_gap_mm}",
             ),
             (
                 # that nothing left out exceeds it, at any temperature in use, holds up to one half only

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..result import Result
-from ..uncertainty.regions import UNCERTAIN, Region
+from ..uncertainty.regions import POSSIBLE_MISS, Region
 from ..volume import Volume
 from .picture_planes import Frame, Layer, Plane, choose_planes
 
@@ -165,7 +165,7 @@ def _gravest(scene: _Scene) -> list[Region]:
     By volume alone it would always be the rim of the largest organ. Our definition.
     """
     counts = np.bincount(scene.label.ravel(), minlength=max(scene.result.labels, default=0) + 1)
-    listed = [region for region in scene.result.regions[:CIRCLED] if region.kind == UNCERTAIN and counts[region.label] > 0]
+    listed = [region for region in scene.result.regions[:CIRCLED] if region.kind != POSSIBLE_MISS and counts[region.label] > 0]
     listed.sort(key=lambda region: region.score / counts[region.label])
     return listed[-1:]
 

@@ -210,6 +210,7 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
             "source": run.threshold_source,
         },
         "min_region_ml": options.min_region_ml,
+        "merge_gap_mm": options.merge_gap_mm,
         "miss_probability": options.miss_probability,
         "regions": [region.to_json() for region in run.regions],
         "regions_left_out_as_too_small": run.regions.dropped,

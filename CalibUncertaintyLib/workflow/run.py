@@ -18,6 +18,7 @@ from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..uncertainty.interface_distance import signed_distance
 from ..uncertainty.measures import MEASURES
+from ..uncertainty.region_calibration import RegionCalibration
 from ..uncertainty.regions import FoundRegions, find_regions
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
@@ -115,6 +116,7 @@ class Run:
         self.start = start
         self.geometry = self.volume.crop(start, self.label.shape)
         self.distance = distance_to_structures(self.label, self.volume.spacing_zyx)
+        self.signed = signed_distance(self.label, self.volume.spacing_zyx)
 
     def _add_context(self, box: Box) -> None:
         """The maps that need labels and distances, into the fields that are kept for them."""
@@ -124,9 +126,8 @@ class Run:
         spacing = self.volume.spacing_zyx
         u = normalised(frame.to_volume(self.maps.fields.read("entropy")), heads)
         roi = roi_mask(self.distance, self.options.roi_mm)
-        signed = signed_distance(self.label, spacing)
         whole = tuple(slice(0, n) for n in box.shape)
-        for name, values in context_maps(names, u, self.label, signed, roi, spacing, self.calibration.context):
+        for name, values in context_maps(names, u, self.label, self.signed, roi, spacing, self.calibration.context):
             self.maps.fields.put(name, whole, stored(np.ascontiguousarray(frame.to_network(values))))
 
     def _find_regions(self) -> None:
@@ -139,8 +140,23 @@ class Run:
             frame.to_volume(field(self.options.measure)), self.distance, self.label,
             frame.to_volume(field(FOREGROUND)), frame.to_volume(field(expected)),
             self.options.roi_mm, self.threshold, self.geometry, self.model.labels, self.options.min_region_ml * 1000.0,
-            self.options.miss_probability, frame.to_volume(self.maps.likeliest),
+            self.options.miss_probability, frame.to_volume(self.maps.likeliest), self.signed, self.options.merge_gap_mm,
+            self._chances(),
         )  # fmt: skip
+
+    def _chances(self) -> RegionCalibration | None:
+        """How often regions listed as this run lists them held a real error; None where they were listed otherwise."""
+        stored, options = self.calibration.regions.get(self.options.measure), self.options
+        if stored is None or self.threshold != stored["threshold"]:
+            return None
+        asked = {
+            name: getattr(options, name) for name in ("roi_mm", "min_region_ml", "miss_probability", "merge_gap_mm")
+        }
+        return (
+            RegionCalibration.from_json(stored["calibration"])
+            if all(stored[n] == v for n, v in asked.items())
+            else None
+        )
 
     def outside_of_calibration(self) -> list[str]:
         """In what this CT and what was found in it lie outside of what the applied calibration has seen; see `CalibratedRange`."""

@@ -12,6 +12,7 @@ from CalibUncertaintyLib.uncertainty.context_law import ContextLaw
 from CalibUncertaintyLib.uncertainty.distance_aware import distance_aware_entropy
 from CalibUncertaintyLib.uncertainty.exceedance import ebcu, ebcu_p
 from CalibUncertaintyLib.uncertainty.interface_distance import signed_distance
+from CalibUncertaintyLib.uncertainty.region_calibration import RegionCalibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate
 from CalibUncertaintyLib.workflow.chosen_measures import ALL, STANDARD
 from CalibUncertaintyLib.workflow.context_maps import CONTEXT
@@ -127,3 +128,32 @@ def test_a_damaged_law_is_named_and_nothing_is_written(trained, cases, record, t
         segment(cases[2].ct, trained, tmp_path / "out", flips="off", calibration=damaged)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_regions_carry_the_chance_that_the_record_holds_for_their_kind(trained, cases, record, tmp_path):  # noqa: F811
+    stored = CalibrationRecord.read(record).entries[0].regions
+    assert set(stored) == {"entropy", "mi", "dae", "ebcu"}
+    options = {"flips": "off", "calibration": record, "roi_mm": 6.0}
+    result = segment(cases[2].ct, trained, tmp_path / "out", **options)
+    calibration = RegionCalibration.from_json(stored["entropy"]["calibration"])
+    assert calibration.cases == 2
+    assert result.regions
+    for region in result.regions:
+        known = calibration.chance_of(region.kind, region.score)
+        assert (region.chance, region.chance_n) == (known["chance"], known["chance_n"])
+        assert ("in 10" in region.reason) == (region.chance is not None)
+    assert any(region.chance is not None for region in result.regions)
+    # listed in another way, regions are others than those whose truth is known
+    other = segment(cases[2].ct, trained, tmp_path / "other", **options, merge_gap_mm=0.0)
+    assert all(region.chance is None for region in other.regions)
+
+
+def test_the_chances_are_those_of_regions_listed_on_the_calibration_cases(trained, cases, record, tmp_path):  # noqa: F811
+    """What `segment` lists on each calibration case, held against its reference by hand, gives the stored numbers of regions."""
+    counted = {}
+    for case in cases[:2]:
+        result = segment(case.ct, trained, tmp_path / case.id, flips="off", calibration=record, roi_mm=6.0)
+        for region in result.regions:
+            counted[region.kind] = counted.get(region.kind, 0) + 1
+    stored = CalibrationRecord.read(record).entries[0].regions["entropy"]["calibration"]["kinds"]
+    assert {kind: sum(of["n"]) for kind, of in stored.items()} == counted

@@ -7,6 +7,7 @@ import pytest
 
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.uncertainty.threshold import ThresholdFit
+from CalibUncertaintyLib.value_codes import codes_of, values_of
 
 UPPER = math.log(6)
 
@@ -28,38 +29,40 @@ def error_dice(u: np.ndarray, error: np.ndarray, threshold: float) -> float:
 
 def test_the_threshold_is_the_best_of_all_by_brute_force():
     cases = [make_case(seed, error_rate=rate) for seed, rate in ((0, 0.1), (1, 0.02), (2, 0.3))]
-    fit = ThresholdFit("entropy", UPPER, bins=200)
+    fit = ThresholdFit("entropy", UPPER)
     for number, case in enumerate(cases):
         fit.add(f"case {number}", *case)
     result = fit.fit()
-    curve = np.array([np.mean([error_dice(*case, threshold) for case in cases]) for threshold in result.thresholds])
-    assert result.mean_curve == pytest.approx(curve, abs=1e-12)
-    assert result.value == result.thresholds[curve.argmax()]
+    # every threshold that any voxel tells from its neighbours: between two such the curve is flat
+    told_apart = np.unique(codes_of(np.concatenate([u for u, _ in cases])))
+    thresholds = values_of(told_apart).astype(np.float64)
+    curve = np.array([np.mean([error_dice(*case, threshold) for case in cases]) for threshold in thresholds])
+    assert result.mean_curve[told_apart] == pytest.approx(curve, abs=1e-12)
     assert result.mean_error_dice == pytest.approx(curve.max())
+    assert np.mean([error_dice(*case, result.value) for case in cases]) == pytest.approx(curve.max())
     assert result.status == "ok"
     assert list(result.error_dice.values()) == pytest.approx([error_dice(*case, result.value) for case in cases])
 
 
-def test_values_that_lie_on_the_edges_count_as_above_them():
-    fit = ThresholdFit("conf", 0.7, bins=7)
-    u = np.concatenate([fit.thresholds, [0.7]])
-    error = np.arange(8) >= 4
-    fit.add("case", u, error)
-    result = fit.fit()
-    assert result.mean_curve == pytest.approx([error_dice(u, error, threshold) for threshold in fit.thresholds])
-    assert result.value == fit.thresholds[4]
-    assert result.mean_error_dice == 1.0
-
-
-@pytest.mark.parametrize("upper", [UPPER, 0.7, 5 / 6, 1.0, math.log(25)])
+@pytest.mark.parametrize("upper", [UPPER, 0.7, 5 / 6, 1.0, math.log(25), 16.118])
 @pytest.mark.parametrize("side", [-math.inf, 0.0, math.inf])
 def test_the_last_bit_of_a_value_decides_at_every_edge(upper, side):
-    fit = ThresholdFit("entropy", upper, bins=500)
-    u = fit.thresholds if side == 0 else np.nextafter(fit.thresholds, side)
-    error = np.arange(500) % 3 == 0
+    fit = ThresholdFit("entropy", upper)
+    chosen = np.arange(1, fit.thresholds.size, 97)
+    edges = fit.thresholds[chosen].astype(np.float32)
+    u = edges if side == 0 else np.nextafter(edges, np.float32(side))
+    error = np.arange(u.size) % 3 == 0
     fit.add("case", u, error)
-    expected = [error_dice(u, error, threshold) for threshold in fit.thresholds[1:]]
-    assert fit.fit().mean_curve[1:] == pytest.approx(expected, abs=1e-12)
+    expected = [error_dice(u, error, threshold) for threshold in fit.thresholds[chosen]]
+    assert fit.fit().mean_curve[chosen] == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_measure_that_lives_near_zero_is_resolved_though_it_may_reach_far():
+    fit = ThresholdFit("epkl", 16.118)
+    u = np.concatenate([np.full(900, 0.001), np.full(100, 0.0012)]).astype(np.float32)
+    fit.add("case", u, u > 0.0011)
+    assert fit.fit().mean_error_dice == 1.0
+    assert 0.001 < fit.fit().value <= 0.0012
 
 
 def test_a_fitted_threshold_becomes_what_a_record_stores():
@@ -97,7 +100,7 @@ def test_cases_and_not_voxels_weigh_the_same():
 
 
 def test_a_case_without_errors_counts_and_rewards_silence():
-    fit = ThresholdFit("entropy", UPPER, bins=100)
+    fit = ThresholdFit("entropy", UPPER)
     u, error = make_case(7)
     fit.add("with errors", u, error)
     fit.add("without errors", np.full(100, 0.5 * UPPER), np.zeros(100, dtype=bool))
@@ -124,7 +127,7 @@ def test_without_a_voxel_there_is_no_threshold():
 
 
 def test_values_beyond_the_range_count_as_its_ends():
-    fit = ThresholdFit("conf", 0.5, bins=10)
+    fit = ThresholdFit("conf", 0.5)
     fit.add("case", np.array([-0.1, 0.9, 0.9]), np.array([False, True, True]))
     assert fit.fit().mean_error_dice == 1.0
 
