@@ -1,7 +1,7 @@
 """The threshold above which a voxel is called uncertain, from cases whose errors are known."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,8 +21,7 @@ class FittedThreshold:
     `value` has the measure's unit. `status` is "ok", "no_errors" (no case has a wrong voxel, so nothing can be learnt and
     `value` is the measure's upper end) or "empty_roi" (no voxel: NaN). `error_dice` is each case's value at the threshold,
     `mean_error_dice` their mean and `pooled_error_dice` that of all voxels as one case. `thresholds`, `mean_curve` and
-    `pooled_curve` draw both over no more than 256 candidates, evenly spread by value and by order of magnitude, the best of
-    each criterion among them.
+    `pooled_curve` are both over every candidate; `curve` picks a few to draw.
     """
 
     measure: str
@@ -32,15 +31,36 @@ class FittedThreshold:
     error_dice: dict[str, float]
     thresholds: np.ndarray
     mean_curve: np.ndarray
+    pooled_curve: np.ndarray
     criterion: str = "mean"
     pooled_error_dice: float = math.nan
-    pooled_curve: np.ndarray | None = None
 
     def to_json(self) -> dict:
         """{"value", "unit", "mean_error_dice"} as a calibration record stores it; null where a figure is NaN."""
         figures = {"value": self.value, "mean_error_dice": self.mean_error_dice}
         figures = {key: None if math.isnan(figure) else figure for key, figure in figures.items()}
         return figures | {"unit": MEASURES[self.measure].unit}
+
+    def curve(self, points: int = CURVE_POINTS) -> dict[str, list[float]]:
+        """{"thresholds", "mean", "pooled"} at no more than so many candidates, ascending: what a plot needs.
+
+        They are spread evenly by value and by order of magnitude, so that both axes show the curve; the best of each criterion is
+        among them.
+
+        :raises ValueError: with fewer than 8 points.
+        """
+        if points < 8:
+            raise ValueError(f"a curve needs 8 points or more, got {points}")
+        last, half = self.thresholds.size - 1, (points - 3) // 2
+        best = [int(np.argmax(curve)) for curve in (self.mean_curve, self.pooled_curve)]
+        by_value = codes_of(np.linspace(0.0, self.thresholds[last], half))
+        by_magnitude = np.round(np.linspace(0, last, half)).astype(np.int64)
+        chosen = np.unique(np.minimum(np.concatenate([[0], by_value, by_magnitude, best]), last))
+        return {
+            "thresholds": self.thresholds[chosen].tolist(),
+            "mean": self.mean_curve[chosen].tolist(),
+            "pooled": self.pooled_curve[chosen].tolist(),
+        }
 
 
 class ThresholdFit:
@@ -61,13 +81,9 @@ class ThresholdFit:
             raise ValueError(f"the largest value of {measure} must be above 0, got {upper}")
         self.measure = measure
         self._upper = float(upper)
-        self._codes = int(codes_of(np.float32(upper))) + 1
+        # every threshold that is tried: 0, and the values on the codes' grid up to the largest one
+        self.thresholds = values_of(np.arange(int(codes_of(np.float32(upper))) + 1)).astype(np.float64)
         self._cases: dict[str, np.ndarray] = {}
-
-    @property
-    def candidates(self) -> np.ndarray:
-        """Every threshold that the fit tries, ascending, float64: 0 and the values on the codes' grid up to the largest one."""
-        return values_of(np.arange(self._codes)).astype(np.float64)
 
     def add(self, case_id: str, u: np.ndarray, error: np.ndarray) -> None:
         """Add voxels inside the region of interest; a case may come in several pieces.
@@ -81,15 +97,17 @@ class ThresholdFit:
         u, error = np.asarray(u).reshape(-1), np.asarray(error, dtype=bool).reshape(-1)
         if u.shape != error.shape:
             raise ValueError(f"{u.size} values but {error.size} error flags")
+        codes = self.thresholds.size
         # 32 bits hold the voxels of any case, and hundreds of cases with twenty measures stay in memory
-        table = self._cases.setdefault(str(case_id), np.zeros((2, self._codes), dtype=np.uint32))
+        table = self._cases.setdefault(str(case_id), np.zeros((2, codes), dtype=np.uint32))
         for start in range(0, u.size, CHUNK_VOXELS):
             values = u[start : start + CHUNK_VOXELS]
             if np.isnan(values).any():
                 raise CalibUncertaintyError(f"case {case_id}: {self.measure} holds NaN; predict the case again")
-            code = np.minimum(codes_of(values), self._codes - 1)
-            for row, counted in zip(table, (code, code[error[start : start + CHUNK_VOXELS]]), strict=True):
-                row += np.bincount(counted, minlength=self._codes).astype(np.uint32)
+            code = np.minimum(codes_of(values), codes - 1)
+            wrong = error[start : start + CHUNK_VOXELS]
+            table[0] += np.bincount(code, minlength=codes).astype(np.uint32)
+            table[1] += np.bincount(code[wrong], minlength=codes).astype(np.uint32)
 
     def fit(self, criterion: str = "mean") -> FittedThreshold:
         """The threshold with the best error-Dice.
@@ -102,46 +120,32 @@ class ThresholdFit:
             raise ValueError(f"criterion {criterion!r} is none of {', '.join(CRITERIA)}")
         used = {case_id: table for case_id, table in self._cases.items() if table[0].any()}
         if not used:
-            return self._unfitted(criterion, math.nan, "empty_roi", {}, *np.full((2, self._codes), np.nan))
+            nothing = np.full(self.thresholds.size, np.nan)
+            return self._fitted(criterion, math.nan, "empty_roi", {}, nothing, nothing)
         mean_curve = sum(_error_dice_curve(table) for table in used.values()) / len(used)
-        pooled = sum(table.astype(np.int64) for table in used.values())
-        pooled_curve = _error_dice_curve(pooled)
-        if not pooled[1].any():
+        pooled_table = sum(table.astype(np.int64) for table in used.values())
+        pooled_curve = _error_dice_curve(pooled_table)
+        if not pooled_table[1].any():
             unknown = dict.fromkeys(used, math.nan)
-            return self._unfitted(criterion, self._upper, "no_errors", unknown, mean_curve, pooled_curve)
-        bests = {"mean": int(np.argmax(mean_curve)), "pooled": int(np.argmax(pooled_curve))}
-        best, drawn = bests[criterion], self._drawn(pooled[0], *bests.values())
-        return FittedThreshold(
-            measure=self.measure,
-            value=float(values_of(np.array(best))),
-            mean_error_dice=float(mean_curve[best]),
-            status="ok",
-            error_dice={case_id: _error_dice_at(table, best) for case_id, table in used.items()},
-            thresholds=self.candidates[drawn],
-            mean_curve=mean_curve[drawn],
-            criterion=criterion,
-            pooled_error_dice=float(pooled_curve[best]),
-            pooled_curve=pooled_curve[drawn],
-        )
+            return self._fitted(criterion, self._upper, "no_errors", unknown, mean_curve, pooled_curve)
+        best = int(np.argmax(mean_curve if criterion == "mean" else pooled_curve))
+        error_dice = {case_id: _error_dice_at(table, best) for case_id, table in used.items()}
+        found = self._fitted(criterion, float(self.thresholds[best]), "ok", error_dice, mean_curve, pooled_curve)
+        return replace(found, mean_error_dice=float(mean_curve[best]), pooled_error_dice=float(pooled_curve[best]))
 
-    def _unfitted(
-        self, criterion: str, value: float, status: str, error_dice: dict[str, float], mean: np.ndarray, pooled: np.ndarray
+    def _fitted(
+        self,
+        criterion: str,
+        value: float,
+        status: str,
+        error_dice: dict[str, float],
+        mean: np.ndarray,
+        pooled: np.ndarray,
     ) -> FittedThreshold:
-        """What is given where there is nothing to learn from."""
-        drawn = self._drawn(np.ones(self._codes))
+        """A threshold without its figures."""
         return FittedThreshold(
-            self.measure, value, math.nan, status, error_dice, self.candidates[drawn], mean[drawn], criterion,
-            pooled_curve=pooled[drawn],
-        )  # fmt: skip
-
-    def _drawn(self, counts: np.ndarray, *wanted: int) -> np.ndarray:
-        """Codes of the candidates that curves are drawn over: those wanted, and others from the lowest value that occurs on."""
-        half = (CURVE_POINTS - len(wanted) - 1) // 2
-        lowest = int(np.argmax(counts[1:] > 0)) + 1 if counts[1:].any() else 0
-        by_value = codes_of(np.linspace(float(values_of(np.array(lowest))), self._upper, half))
-        by_magnitude = np.round(np.linspace(lowest, self._codes - 1, half)).astype(np.int64)
-        chosen = np.concatenate([[0], by_value, by_magnitude, wanted]).astype(np.int64)
-        return np.unique(np.minimum(chosen, self._codes - 1))
+            self.measure, value, math.nan, status, error_dice, self.thresholds, mean, pooled, criterion
+        )
 
 
 def _error_dice_curve(table: np.ndarray) -> np.ndarray:
