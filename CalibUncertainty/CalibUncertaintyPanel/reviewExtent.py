@@ -59,10 +59,10 @@ def boxesOf(folder):
     :raises CalibUncertaintyError: if a map is missing.
     """
     from CalibUncertaintyLib.result import Result
-    from CalibUncertaintyLib.uncertainty.regions import UNCERTAIN
+    from CalibUncertaintyLib.uncertainty.regions import POSSIBLE_MISS
 
     result = Result.open(folder)
-    wanted = [region for region in result.regions if region.kind == UNCERTAIN]
+    wanted = [region for region in result.regions if region.kind != POSSIBLE_MISS]
     if not wanted or result.provenance["maps"]["distance"]["file"] is None:
         return {}
     geometry, voxels = _doubtfulVoxels(result)

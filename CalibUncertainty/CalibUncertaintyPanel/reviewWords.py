@@ -13,7 +13,9 @@ KINDS = {
 }
 KIND_SENTENCES = {
     "boundary": _("Border: the model is in doubt where exactly a structure ends."),
-    "non_boundary": _("Off border: the model is in doubt away from the borders it drew, where a part may be missing or too much."),
+    "non_boundary": _(
+        "Off border: the model is in doubt away from the borders it drew, where a part may be missing or too much."
+    ),
     "uncertain": _("Unsure: the model is in doubt here, at or near a structure that it found."),
     "possible_miss": _("Missed?: a structure may lie here that the model did not draw, far from all that it drew."),
 }

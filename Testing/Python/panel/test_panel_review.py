@@ -122,8 +122,8 @@ def test_the_chosen_region_stays_chosen_when_the_table_is_sorted_and_next_follow
 )
 def test_the_chance_to_be_an_error_is_said_as_people_say_it(reviewed, chance, text):
     base = reviewed.overlays.result.regions[0]
-    with_chance = SimpleNamespace(**vars(base), chance_interval=(0.4, 0.8), chance_n=41, to_json=base.to_json)
-    with_chance.chance = chance
+    known = {**vars(base), "chance": chance, "chance_interval": (0.4, 0.8), "chance_n": 41, "to_json": base.to_json}
+    with_chance = SimpleNamespace(**known)
     other = SimpleNamespace(**{**vars(with_chance), "id": 2, "chance": 0.5})
     list_regions(reviewed, [with_chance, other])
     assert column_of(reviewed, "Error") == [text, "5 in 10"]
@@ -507,4 +507,3 @@ def test_reloading_the_module_keeps_the_review_and_its_keys_once(reviewed, slice
     assert column_of(panel, "Seen")[0] == "✗"
     found = [s for s in window.findChildren(qt.QShortcut) if s.key.toString() == "Alt+Right" and s.isEnabled()]
     assert len(found) == 1
-    panel.release()
