@@ -55,8 +55,8 @@ def case_picture(window: CaseWindow, ct: Volume) -> bytes | None:
         np.ma.masked_less(u, threshold["value"]), cmap="inferno", vmin=0, vmax=max(entry.get("scale", entry["range"])[1], 1e-6),
         interpolation="nearest", **place,
     )  # fmt: skip
-    for axes in pair:
-        _outline(axes, wrong, WRONG, across, "-", 0.8)
+    for axes, width in zip(pair, (0.8, 0.4), strict=True):  # thin beside what is to be seen
+        _outline(axes, wrong, WRONG, across, "-", width)
     pair[0].set_title("predicted (blue), reference (yellow), wrong (red)", color="white", fontsize=7.5)
     pair[1].set_title(f"{entry['title']} from its threshold up, wrong (red)", color="white", fontsize=7.5)
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - 0.26 / height, wspace=0.01)

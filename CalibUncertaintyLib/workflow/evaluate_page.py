@@ -103,7 +103,9 @@ def _measures(content: Mapping) -> str:
             f"{words.domain(place, content['options']['roi_mm'])}. {words.errors(content, place)} {words.LOCALISATION}"
         )
         parts += table_of(heads, rows, caption, text=(1,))
-    return f"<h2>Does the uncertainty find the errors?</h2>\n{parts}"
+    left_out = words.not_computed(content)
+    more = f'<p class="quiet">{escaped(left_out)}</p>\n' if left_out else ""
+    return f"<h2>Does the uncertainty find the errors?</h2>\n{parts}{more}"
 
 
 def _places(content: Mapping) -> str:
@@ -119,7 +121,8 @@ def _places(content: Mapping) -> str:
 def _rows_of_measures(content: Mapping, domain: str, keys: Sequence[str]) -> list[tuple[list[str], list[str]]]:
     rows = []
     there = _there(content)
-    for measure in dict.fromkeys(name for of in there.values() for name in of["measures"]):
+    computed = {name for of in there.values() for name, about in of["measures"].items() if about["domains"]}
+    for measure in dict.fromkeys(name for of in there.values() for name in of["measures"] if name in computed):
         for name, of in there.items():
             about = of["measures"].get(measure)
             if about is None:
@@ -130,14 +133,20 @@ def _rows_of_measures(content: Mapping, domain: str, keys: Sequence[str]) -> lis
                 UNKNOWN if math.isnan(threshold) else f"{threshold:.3g} {about['unit']} ({about['threshold_source']})"
             )
             cells = [_interval(_SHARE, found["figures"].get(key)) if found else UNKNOWN for key in keys]
-            used = _used(found["figures"].get("ranking.auroc")) if found else str(about["status"])
+            used = _used(found["figures"].get("ranking.auroc")) if found else words.status(about["status"])
             rows.append(([about["title"] or measure, name, shown], [*cells, used]))
     return rows
 
 
 def _regions(content: Mapping) -> str:
     rows = [
-        [name, kind, f"{found['regions']}", f"{found['holding_error']}", f"{100 * found['share']:.0f} %"]
+        [
+            name,
+            kind.replace("_", " "),
+            f"{found['regions']}",
+            f"{found['holding_error']}",
+            f"{100 * found['share']:.0f} %",
+        ]
         for name, of in _there(content).items()
         for kind, found in of["regions"]["kinds"].items()
     ]

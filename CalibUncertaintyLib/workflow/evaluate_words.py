@@ -42,6 +42,9 @@ SOURCES = (
     " Challenges of Uncertainty Estimations for Brain Tumor Segmentation (Front. Neurosci.) · Efron and Tibshirani 1993, An"
     " Introduction to the Bootstrap · Wilcoxon 1945 · Holm 1979"
 )
+_STATUS = {
+    "single_member": "needs several members", "not_computed": "not asked for", "no_law": "no law in the calibration record",
+}  # fmt: skip
 _FIGURES = {
     "dice": "Dice, mean", "nll": "NLL (nats)", "brier_sum": "Brier, sum", "ece_toplabel": "ECE (%)",
     "at_thresholds.stored.error_dice": "Error Dice at the threshold", "ranking.auroc": "AUROC", "budget.area": "UEO-AUC 0–5 %",
@@ -76,6 +79,22 @@ def errors(content: Mapping, place: str) -> str:
     if len(texts) == 1:
         return f"{next(iter(texts))}."
     return "".join(f"{name}: {text}. " for text, name in said).strip()
+
+
+def status(key: str) -> str:
+    """Why a measure has no map, in words."""
+    return _STATUS.get(key, key.replace("_", " "))
+
+
+def not_computed(content: Mapping) -> str:
+    """The measures that no configuration has, and why; empty where there are none."""
+    known = [of["measures"] for of in content["configurations"].values() if of.get("measures")]
+    there = {name for measures in known for name, about in measures.items() if about["domains"]}
+    missing = {
+        about["title"] or name: status(about["status"])
+        for measures in known for name, about in measures.items() if name not in there
+    }  # fmt: skip
+    return f"Without a map: {'; '.join(f'{title} ({why})' for title, why in missing.items())}." if missing else ""
 
 
 def summary(content: Mapping) -> str:
