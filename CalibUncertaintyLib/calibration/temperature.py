@@ -1,14 +1,14 @@
 """Temperature scaling: one number T that divides the logits, fitted by negative log-likelihood.
 
-The fit looks at each voxel once. For every case it keeps the sums of the first three derivatives of the negative
-log-likelihood (NLL) in beta = 1/T at the nodes of a fixed grid of beta, 69 numbers, however many voxels there are. For one
-logit vector a voxel the NLL is convex in beta, so the root of the first derivative is the optimum; it is found on the
-polynomials through these derivatives. Sums of such tables are tables again: drawing cases for the bootstrap costs no second
-look at the voxels.
+The fit looks at each voxel once. For every case it keeps the negative log-likelihood (NLL) and its slope at the nodes of a
+fixed grid of beta = 1/T, 67 numbers, however many voxels there are. For one logit vector a voxel the NLL is convex in beta, so
+the root of the slope is the optimum; it is found on the polynomials through value and slope. Sums of such tables are tables
+again: drawing cases for the bootstrap costs no second look at the voxels.
 """
 
 import math
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -16,13 +16,13 @@ import numpy as np
 
 from ..errors import CalibUncertaintyError
 from . import hermite
-from .doubling import FINE_NODES, NODES, refined, sums_of_many, sums_of_one
+from .doubling import FINE_NODES, NODES, Sums, Workspace, refined, sums_of_many, sums_of_one
 from .softmax import softmax
 
 LOWEST_TEMPERATURE = 0.05
 HIGHEST_TEMPERATURE = 20.0
 _THREADS = max(1, min(4, os.cpu_count() or 1))  # numpy's loops run side by side
-CHUNK_VOXELS = 32768 // _THREADS  # of six classes: all threads together hold some 10 MB
+CHUNK_VOXELS = 40960 // max(_THREADS, 2)  # of six classes: all threads together hold some 10 MB
 
 
 @dataclass(frozen=True)
@@ -84,18 +84,17 @@ class FittedTemperature:
 @dataclass
 class _CaseTable:
     voxels: int = 0
-    # (3, NODES) float64: sums of the first three derivatives of the NLL in beta
-    sums: np.ndarray = field(default_factory=lambda: np.zeros((3, NODES)))
-    at_one: float = 0.0  # sum of the NLL at T = 1
-    wrong: bool = False  # whether any label had less than the highest logit
-    spread: bool = False  # whether any voxel's logits differed
+    # as in `Sums`
+    curve: np.ndarray = field(default_factory=lambda: np.zeros((2, NODES)))
+    label: float = 0.0
+    wrong: bool = False
+    spread: bool = False
     labels_seen: set[int] = field(default_factory=set)
 
-    def add(self, part: tuple[np.ndarray, float, bool, bool], labels_seen: np.ndarray) -> None:
-        sums, at_one, wrong, spread = part
-        self.sums += sums
-        self.at_one += at_one
-        self.wrong, self.spread = self.wrong or wrong, self.spread or spread
+    def add(self, part: Sums, labels_seen: np.ndarray) -> None:
+        self.curve += part.curve
+        self.label += part.label
+        self.wrong, self.spread = self.wrong or part.wrong, self.spread or part.spread
         self.labels_seen.update(labels_seen.tolist())
 
 
@@ -123,7 +122,9 @@ class TemperatureFit:
         logits, labels = np.asarray(logits), np.asarray(labels)
         members = logits[np.newaxis] if logits.ndim == 2 else logits
         if members.ndim != 3 or labels.shape != members.shape[2:] or members.shape[1] < 2:
-            raise ValueError(f"logits {logits.shape} and labels {labels.shape} do not fit: (C, N) or (M, C, N) and (N,)")
+            raise ValueError(
+                f"logits {logits.shape} and labels {labels.shape} do not fit: (C, N) or (M, C, N) and (N,)"
+            )
         table = self._cases.setdefault(str(case_id), _CaseTable())
         if labels.size == 0:
             return
@@ -134,15 +135,21 @@ class TemperatureFit:
             )
         step = max(6 * CHUNK_VOXELS // (members.shape[0] * members.shape[1]), 1024)  # of all members at once
 
-        def part_of(start: int) -> tuple[tuple[np.ndarray, float, bool, bool], np.ndarray]:
+        own = threading.local()
+
+        def prepare() -> None:
+            own.spaces = [Workspace() for _ in members]
+
+        def part_of(start: int) -> tuple[Sums, np.ndarray]:
             part = slice(start, start + step)
             chunk_labels = labels[part].astype(np.intp)
-            one = len(members) == 1
-            chunk = members[0][:, part] if one else members[:, :, part]
-            sums = (sums_of_one if one else sums_of_many)(chunk, chunk_labels, str(case_id))
+            if len(members) == 1:
+                sums = sums_of_one(members[0][:, part], chunk_labels, str(case_id), own.spaces[0])
+            else:
+                sums = sums_of_many(members[:, :, part], chunk_labels, str(case_id), own.spaces)
             return sums, np.flatnonzero(np.bincount(chunk_labels))
 
-        with ThreadPoolExecutor(_THREADS) as threads:
+        with ThreadPoolExecutor(_THREADS, initializer=prepare) as threads:
             for sums, labels_seen in threads.map(part_of, range(0, labels.size, step)):
                 table.add(sums, labels_seen)
         table.voxels += labels.size
@@ -163,7 +170,9 @@ class TemperatureFit:
         log_beta = float(hermite.minimum(log_beta_grid, total)[0])
         interval = nothing
         if bootstrap and len(used) > 1:
-            draws = np.random.default_rng(seed).multinomial(len(used), np.full(len(used), 1 / len(used)), size=bootstrap)
+            draws = np.random.default_rng(seed).multinomial(
+                len(used), np.full(len(used), 1 / len(used)), size=bootstrap
+            )
             drawn = _on_fine_grid(tables, draws.astype(np.float64))[1]
             low, high = np.percentile(np.exp(-hermite.minimum(log_beta_grid, drawn)), [2.5, 97.5])
             interval = (float(low), float(high))
@@ -173,13 +182,15 @@ class TemperatureFit:
         elif log_beta >= log_beta_grid[-1]:
             temperature, status = LOWEST_TEMPERATURE, "separable"
         seen = set().union(*(table.labels_seen for table in used.values()))
-        warnings = () if len(seen) > 1 else ("only one class occurs in the reference labels inside the region of interest",)
+        warnings = (
+            () if len(seen) > 1 else ("only one class occurs in the reference labels inside the region of interest",)
+        )
         return FittedTemperature(
             temperature=temperature,
             interval=interval,
             status=status,
             nll_before=float(total[0, 0, FINE_NODES // 2] / voxels),
-            # an integral from T = 1: where nothing is left of it, rounding could make it negative
+            # where next to nothing is left, rounding could make it negative
             nll_after=max(hermite.value(log_beta_grid, total[0], log_beta) / voxels, 0.0),
             cases=tuple(used),
             voxels=voxels,
@@ -192,9 +203,9 @@ def _on_fine_grid(tables: list[_CaseTable], draws: np.ndarray) -> tuple[np.ndarr
 
     :param draws: (B, cases) how often each case counts.
     """
-    sums = np.tensordot(draws, np.stack([table.sums for table in tables]), axes=1)
-    at_one = draws @ np.array([table.at_one for table in tables])
-    log_beta, fine = refined(sums, at_one, math.log(HIGHEST_TEMPERATURE))
+    curve = np.tensordot(draws, np.stack([table.curve for table in tables]), axes=1)
+    label = draws @ np.array([table.label for table in tables])
+    log_beta, fine = refined(curve, label, math.log(HIGHEST_TEMPERATURE))
     # Where no label is outdone the NLL falls for ever, though the nodes' float32 may see no more of it.
     right = ~(draws @ np.array([table.wrong for table in tables]) > 0)
     falls_always = right & (draws @ np.array([table.spread for table in tables]) > 0)

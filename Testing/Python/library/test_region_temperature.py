@@ -95,7 +95,7 @@ def test_the_interval_comes_from_drawing_cases_and_pieces_do_not_matter():
         pieces.add(f"case {number}", logits[:, :333], truth[:, :333])
         pieces.add(f"case {number}", logits[:, 333:], truth[:, 333:])
     first, second = whole.fit(200, seed=1), pieces.fit(200, seed=1)
-    assert first.temperature == pytest.approx(second.temperature, rel=1e-9)
+    assert first.temperature == pytest.approx(second.temperature, rel=1e-7)  # other float32 numbers stand side by side
     for temperature, (low, high) in zip(first.temperature, first.interval, strict=True):
         assert low < temperature < high
     # cases that differ in their scale make the interval wider than cases that do not
@@ -261,7 +261,9 @@ def test_softmax_heads_pool_as_they_did():
 
 
 def test_a_summary_names_the_temperature_of_every_region():
-    applied = AppliedCalibration("pool_logit", (2.0, 0.514), (1.0, 1.0), True, interval=((1.0, 3.0), (0.5, 0.6)), heads=HEADS)
+    applied = AppliedCalibration(
+        "pool_logit", (2.0, 0.514), (1.0, 1.0), True, interval=((1.0, 3.0), (0.5, 0.6)), heads=HEADS
+    )
     assert "temperatures 2.00, 0.51 (" in applied.summary([0])
     document = applied.to_json([0])
     assert document["temperature"] == [2.0, 0.514]
