@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_model import plans, write_ct, write_model
 
+from CalibUncertaintyLib.result import Result
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.evaluate import evaluate
 from CalibUncertaintyLib.workflow.evaluate_comparisons import holm
@@ -130,3 +131,24 @@ def test_without_matplotlib_the_page_says_what_the_pictures_need(little, tmp_pat
     assert "data:image" not in page
     assert "pip install matplotlib" in page
     assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_regions_that_overlap_are_evaluated_each_by_itself(tmp_path):
+    labels = {"background": 0, "Whole": [1, 2], "Core": [2]}
+    model = write_model(tmp_path, plans(), folds=(0,), labels=labels, regions_class_order=[1, 2])
+    ct = write_ct(tmp_path / "ct.nii.gz", shape=(12, 14, 13), seed=4)
+    drawn = np.random.default_rng(0).integers(0, 3, (12, 14, 13)).astype(np.uint8)
+    Volume.read(ct).with_array(drawn).write(tmp_path / "labels.nii.gz")
+    case = LabelledCase("a", ct, tmp_path / "labels.nii.gz")
+    options = {"flips": "off", "calibration": "none", "keep_results": True}
+    evaluate([case], model, tmp_path / "out", **options)
+    of = json.loads((tmp_path / "out" / "evaluation.json").read_text())["configurations"]["uncalibrated"]
+    result = Result.open(tmp_path / "out" / "cases" / "uncalibrated" / "a" / "result")
+    inside = {name: result.probability(name).array > 0.5 for name in ("Whole", "Core")}
+    for name, truth in (("Whole", drawn > 0), ("Core", drawn == 2)):
+        p = np.zeros(drawn.shape, bool)
+        start = result.provenance["box"]["start_xyz"][::-1]
+        p[tuple(slice(a, a + n) for a, n in zip(start, inside[name].shape, strict=True))] = inside[name]
+        assert of["dice"][name]["mean"] == pytest.approx(2 * (p & truth).sum() / (p.sum() + truth.sum()))
+    wrong = int(np.count_nonzero(result.segmentation.array != drawn))
+    assert of["errors"]["pred"]["errors"] + of["errors"]["pred"]["outside"] == wrong
