@@ -152,7 +152,7 @@ def _regions(content: Mapping) -> str:
     ]
     stated = any(of["regions"]["with_chance"] for of in _there(content).values())
     caption = (
-        "Listed regions of all cases, and how many hold at least one voxel with another label than the reference's."
+        "Listed regions of all cases, and how many hold an error: a tenth of their voxels are wrong, or 10 mm³ of them."
     )
     caption += "" if stated else " No chance is stated for them: the calibration record has no calibrated regions."
     table = table_of(("Configuration", "Kind", "Regions", "Hold an error", "Share"), rows, caption, text=(1,)) if rows else (
