@@ -48,7 +48,15 @@ and a map of where the model may be wrong (uncertainty), above a threshold, near
 Lakshminarayanan B et al., NeurIPS 2017. Mutual information of ensemble members: Houlsby N et al., arXiv:1112.5745, 2011.
 Colour scales: S van der Walt and N Smith (matplotlib, CC0). Outline colours: Okabe M and Ito K, 2008.</p>
 """)
-        slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", onStartupCompleted)
+
+
+def onStartupCompleted():
+    """Slicer is up: it learns the layout of a scene that may be loaded before the module is opened, and the sample."""
+    from CalibUncertaintyPanel import layouts
+
+    layouts.register()
+    registerSampleData()
 
 
 def registerSampleData():

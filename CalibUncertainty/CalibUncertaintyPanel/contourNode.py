@@ -4,7 +4,7 @@ import json
 
 import slicer
 
-from . import palettes
+from . import overlayNodes, palettes
 
 PREFIX = "CalibUncertainty."
 KIND = "contours"
@@ -29,10 +29,7 @@ def addContourNode(scene, overlays):
     displayNode.SetVisibility2DOutline(True)
     displayNode.SetVisibility3D(False)
     displayNode.SetSliceIntersectionThickness(LINE_PIXELS)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(overlays.segmentationNode))
-    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(folder, node)
-    hierarchy.SetItemParent(item, folder)
+    overlayNodes.putBeside(scene, node, overlays.segmentationNode)
     return node
 
 

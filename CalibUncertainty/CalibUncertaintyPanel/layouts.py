@@ -32,6 +32,11 @@ def layersOf(viewName):
     )
 
 
+def register():
+    """Have Slicer know the layout, which a scene may have been saved with."""
+    slicerCompat.addLayout(SIDE_BY_SIDE, DESCRIPTION)
+
+
 def alignViews(scene):
     """Bring the three views to the slice, place and zoom of the axial view of the usual layout."""
     nodes = {node.GetLayoutName(): node for node in nodesOfClass(scene, "vtkMRMLSliceNode")}
@@ -66,8 +71,9 @@ class Layouts:
         if self.sideBySide:
             return True
         before = slicerCompat.layout()
-        if not slicerCompat.showLayout(SIDE_BY_SIDE, DESCRIPTION):
+        if not slicerCompat.addLayout(SIDE_BY_SIDE, DESCRIPTION):
             return False
+        slicerCompat.showLayout(SIDE_BY_SIDE)
         self._before = before
         return True
 

@@ -204,6 +204,14 @@ def groupInFolder(scene, nodes, folderName):
     return folder
 
 
+def putBeside(scene, node, other):
+    """Put a node into the subject-hierarchy folder that another node lies in."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(other))
+    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(folder, node)
+    hierarchy.SetItemParent(item, folder)
+
+
 @contextlib.contextmanager
 def undoneOnFailure(scene):
     """Whatever is added to the scene inside is removed again, folders of the subject hierarchy included, if it fails."""

@@ -19,6 +19,7 @@ from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
 from .queueSection import QueueSection
+from .regionsSection import RegionsSection
 from .reviewSection import ReviewSection
 from .runSection import RunSection
 from .shortcuts import Shortcuts
@@ -52,6 +53,7 @@ class Panel(VTKObservationMixin):
         self.calibrate = CalibrateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
         self.contours = ContoursSection(self, self.ui)
+        self.regions = RegionsSection(self, self.ui)
         self.cursor = CursorSection(self, self.ui)
         self.shortcuts = Shortcuts()
         self.compare = CompareSection(self, self.ui, self.shortcuts)
@@ -72,7 +74,7 @@ class Panel(VTKObservationMixin):
         self.leave()
         self.setParameterNode(None)
         computing = self.queue, self.run, self.estimate, self.calibrate, self.calibration, self.inputs
-        for section in (*computing, self.layers, self.contours, self.compare, self.review):
+        for section in (*computing, self.layers, self.contours, self.regions, self.compare, self.review):
             section.release()
         self._dropTarget.release()
         self.removeObservers()
@@ -135,6 +137,7 @@ class Panel(VTKObservationMixin):
             self.calibration.update()
             self.layers.update()
             self.contours.update()
+            self.regions.update()
             self.compare.update()
             self.updateRunButton()
         finally:
@@ -226,6 +229,7 @@ class Panel(VTKObservationMixin):
         self.updateStatus()
         self.layers.onNewOverlays()
         self.contours.onNewOverlays()
+        self.regions.onNewOverlays()
         self.review.fill(overlays.result if overlays is not None else None)
 
     def _restore(self):
@@ -264,6 +268,7 @@ class Panel(VTKObservationMixin):
         if node.GetAttribute("CalibUncertainty.Kind") and node.IsA("vtkMRMLScalarVolumeNode"):
             overlayNodes.removeLegend(self.scene, node)
         self.contours.onNodeRemoved(node)
+        self.regions.onNodeRemoved(node)
         if self.overlays is not None and node in self.overlays.nodes:
             self._forgetDeletedLayers()
 

@@ -4,7 +4,7 @@ import enum
 import pathlib
 from typing import Annotated
 
-from slicer import vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
+from slicer import vtkMRMLModelNode, vtkMRMLScalarVolumeNode, vtkMRMLSegmentationNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
@@ -133,6 +133,8 @@ class CalibUncertaintyParameterNode:
     uncertaintyVolume: vtkMRMLScalarVolumeNode
     segmentation: vtkMRMLSegmentationNode
     contours: vtkMRMLSegmentationNode
+    regionsModel: vtkMRMLModelNode
+    structuresModel: vtkMRMLModelNode
 
     measure: str = "entropy"
     structure: str = ""
@@ -149,6 +151,7 @@ class CalibUncertaintyParameterNode:
     uncertaintyOpacity: Percent = 70.0
     labelsOpacity: Percent = 100.0
     legendsVisible: bool = True
+    regionsIn3d: bool = False
     contoursVisible: bool = False
     contoursOfAll: bool = False
     contourOuter: Percent = 5.0

@@ -105,21 +105,26 @@ def conventionalLayout():
     return slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
 
 
-def showLayout(identifier, description=None):
-    """Arrange the views.
+def addLayout(identifier, description):
+    """Have Slicer know a layout.
 
-    :param identifier: number of a layout.
-    :param description: XML of a layout that Slicer does not know by itself.
-    :return: whether there is a window to do so.
+    :param description: its XML.
+    :return: whether there is a window that could show it.
     """
     manager = _layoutManager()
     if manager is None:
         return False
     layoutNode = manager.layoutLogic().GetLayoutNode()
-    if description is not None and not layoutNode.IsLayoutDescription(identifier):
+    if not layoutNode.IsLayoutDescription(identifier):
         layoutNode.AddLayoutDescription(identifier, description)
-    manager.setLayout(identifier)
     return True
+
+
+def showLayout(identifier):
+    """Arrange the views by a layout that Slicer knows."""
+    manager = _layoutManager()
+    if manager is not None:
+        manager.setLayout(identifier)
 
 
 def _layoutManager():
