@@ -31,7 +31,7 @@ from .source_case import LabelledCase
 from .source_reference import read_reference
 
 SCHEMA, SCHEMA_VERSION = "calib-uncertainty/evaluated-case", 1
-FIGURES_VERSION = 1  # of what is computed: a higher one computes every case anew
+FIGURES_VERSION = 2  # of what is computed: a higher one computes every case anew
 
 
 def key_of(case: LabelledCase, configuration: Mapping, options: Mapping) -> str:

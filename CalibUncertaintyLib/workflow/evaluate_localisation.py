@@ -12,9 +12,9 @@ from ..evaluation.edit_saving import EditCounts
 from ..evaluation.error_components import error_components
 from ..evaluation.localisation import LocalisationCounts, boundary_mm, near_boundary
 from ..evaluation.localisation_result import localisation_result
+from ..result_regions import RegionVoxels
 from ..uncertainty.interface_distance import distance_to_interfaces
-from ..uncertainty.regions import POSSIBLE_MISS
-from ..uncertainty.roi import roi_mask
+from ..uncertainty.region_calibration import holds_error
 from .evaluate_window import CaseWindow
 
 BUDGETS = (0.01, 0.02, 0.05)  # flagged shares at which measures are compared
@@ -76,46 +76,22 @@ def _errors(window: CaseWindow, domain: Domain, near: np.ndarray, limit: float) 
 
 
 def regions_of(window: CaseWindow) -> list[dict]:
-    """Of every region that the Result lists whether any voxel of it is really wrong, beside the chance that was stated."""
-    numbered = {}
-    found = []
+    """Of every region that the Result lists whether it holds a real error (`holds_error`), beside the chance that was stated."""
+    voxels, found = RegionVoxels.of_result(window.result), []
+    start = np.rint(window.result.segmentation.index_from_lps(voxels.geometry.lps_from_index((0, 0, 0)))).astype(int)
+    box = tuple(
+        slice(int(a) - o, int(a) - o + n)
+        for a, o, n in zip(start, window.start, voxels.geometry.array.shape, strict=True)
+    )
+    valid, error = (np.ascontiguousarray(array[box]).reshape(-1) for array in (window.valid, window.error))
     for region in window.result.regions:
-        missed = region.kind == POSSIBLE_MISS
-        if missed not in numbered:
-            numbered[missed] = _numbered(_mask_of_misses(window) if missed else _mask_of_uncertain(window))
-        peak = window.result.segmentation.index_from_lps(region.peak_lps_mm)
-        at = tuple(round(float(i)) - o for i, o in zip(peak, window.start, strict=True))
-        inside = (
-            numbered[missed] == numbered[missed][at] if numbered[missed][at] else np.zeros(window.label.shape, bool)
-        )
-        known = int(np.count_nonzero(inside & window.valid))
-        wrong = int(np.count_nonzero(inside & window.error))
+        places = voxels.of[region.id]
+        known, wrong = int(np.count_nonzero(valid[places])), int(np.count_nonzero(error[places]))
         found.append(
             {
                 "id": region.id, "kind": region.kind, "structure": region.structure, "volume_ml": region.volume_ml,
-                "score": region.score, "share": region.share, "chance": getattr(region, "chance", None), "voxels": known,
-                "wrong": wrong, "holds_error": wrong > 0 if known else None,
+                "score": region.score, "share": region.share, "chance": region.chance, "voxels": known, "wrong": wrong,
+                "holds_error": holds_error(wrong, known, math.prod(window.spacing)) if known else None,
             }
         )  # fmt: skip
     return found
-
-
-def _mask_of_uncertain(window: CaseWindow) -> np.ndarray:
-    provenance = window.result.provenance
-    threshold = provenance["threshold"]
-    above = window.measure(threshold["measure"]) >= threshold["value"]
-    return above & roi_mask(window.distance, provenance["roi"]["distance_mm"]) & window.box
-
-
-def _mask_of_misses(window: CaseWindow) -> np.ndarray:
-    result = window.result
-    each = [window._embedded(result.probability(value).array) for value in window.reference.heads.values]
-    foreground = np.max(each, axis=0) if window.reference.heads.sigmoid else np.sum(each, axis=0)
-    far = ~roi_mask(window.distance, result.provenance["roi"]["distance_mm"])
-    return (foreground >= result.provenance["miss_probability"]) & far & window.box
-
-
-def _numbered(mask: np.ndarray) -> np.ndarray:
-    import cc3d
-
-    return cc3d.connected_components(np.ascontiguousarray(mask), connectivity=26)
