@@ -11,14 +11,14 @@ LIBRARY = Path(__file__).resolve().parents[3] / "CalibUncertaintyLib"
 MIDDLE = ("inference", "calibration", "uncertainty", "evaluation")
 # From the ground up. A name is a file or a folder of the library; those on one line may import each other.
 FLOORS = (
-    ("errors", "version", "plain_json"),
+    ("errors", "version", "plain_json", "value_codes"),
     ("progress", "volume", "reading", "dicom_check", "nifti_check"),
     ("model",),
     MIDDLE,
     ("trainers",),
-    ("result",),
+    ("result", "result_regions"),
     ("workflow",),
-    ("cli", "cli_options"),
+    ("cli", "cli_options", "cli_evaluate"),
     ("__main__",),
 )
 HEAVY = (
@@ -31,6 +31,8 @@ HEAVY = (
     "skimage",
     "nibabel",
     "pandas",
+    "dask",
+    "distributed",
     "slicer",
     "qt",
     "vtk",
