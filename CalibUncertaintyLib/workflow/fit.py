@@ -25,6 +25,7 @@ _FIGURES = (
     "n", "nll", "ece_toplabel", "brier_sum", "brier_mean", "accuracy", "mean_confidence", "signed_gap", "ece_class", "ace_class",
     "mce_toplabel", "smooth_ece", "dice",
 )  # fmt: skip
+_OF_DOMAIN = ("n", "cases_used", "nll", "ece_toplabel", "ece_class", "brier_sum")
 _OF_CLASS = ("ece", "ace", "signed_gap", "dice", "bins")
 
 
@@ -109,7 +110,11 @@ def entry_of(
         parameters=found.parameters,
         roi={"distance_mm": roi_mm, "reference": "union"},
         cases=list(found.cases),
-        figures={"before": figures(cases, before, reference), "after": figures(cases, after, reference)},
+        figures={
+            "evaluated_on": "fit",
+            "before": figures(cases, before, reference, roi_mm),
+            "after": figures(cases, after, reference, roi_mm),
+        },
         **({"thresholds": {}} if not with_maps else maps_of_entry(cases, after, reference, roi_mm)),
         source=source,
         range=_range(cases, after, reference, roi_mm),
@@ -129,21 +134,33 @@ def _known(interval: Sequence) -> list | None:
     return each if any(each) else None
 
 
-def figures(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> dict:
-    """Every figure over the ROI voxels, as mean over cases and pooled over all voxels; see `CalibrationMetrics.full_result`."""
-    results, pooled, changed, against_stock = [], new_metrics(reference), 0, 0
+def figures(
+    cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference, roi_mm: float | None = None
+) -> dict:
+    """Every figure over the ROI voxels, as mean over cases and pooled over all voxels; see `CalibrationMetrics.full_result`.
+
+    roi_mm: the ROI's distance; then means over cases of the voxels within it of the prediction alone stand under "domains", as a
+    new patient has no reference to be near to.
+    """
+    results, near_prediction, pooled, changed, against_stock = [], [], new_metrics(reference), 0, 0
     for voxels in cases:
-        metrics = new_metrics(reference)
+        metrics, of_prediction = new_metrics(reference), new_metrics(reference)
         for part in parts(voxels):
             p, label, by_calibration = calibrated(voxels, part, calibration)
-            metrics.add(p, reference.truth(voxels.labels[part]))
+            truth = reference.truth(voxels.labels[part])
+            metrics.add(p, truth)
+            if roi_mm is not None:
+                near = voxels.near_prediction[part]
+                of_prediction.add(p[:, near], truth[..., near])
             changed += by_calibration
             against_stock += int(np.count_nonzero(label != reference.heads.label_of_logits(voxels.pooled[:, part])))
         results.append(metrics.full_result())
+        near_prediction.append(of_prediction.full_result())
         pooled.merge(metrics)
     whole = pooled.full_result()
     by_name = "regions" if "regions" in whole else "classes"
     classes = whole.pop(by_name)
+    domains = {} if roi_mm is None else {"domains": {f"dist:{roi_mm:g}:pred": _of_domain(near_prediction)}}
     return {
         "per_case": {**mean_over_cases(results), **_means(results)},
         "pooled": {
@@ -155,7 +172,13 @@ def figures(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, referen
         "classes": {name: {key: found[key] for key in _OF_CLASS if key in found} for name, found in classes.items()},
         "changed_by_temperature": changed,
         "differs_from_stock": against_stock,
+        **domains,
     }
+
+
+def _of_domain(results: Sequence[dict]) -> dict:
+    means = {**mean_over_cases(results), **_means(results)}
+    return {key: means[key] for key in _OF_DOMAIN if key in means}
 
 
 def _of_case(result: dict) -> dict:

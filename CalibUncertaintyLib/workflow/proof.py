@@ -68,7 +68,7 @@ def proof_of(
             "described": described,
             "mode": entry.mode,
             "method": entry.method,
-            "preserves": METHODS[entry.method].preserves if entry.method in METHODS else None,
+            "preserves": _preserves(entry, figures),
             "parameters": parameters,
             "in_words": _in_words(entry, stored),
             "roi": stored["roi"],
@@ -138,6 +138,15 @@ def case_table(proof: Mapping) -> str:
         values += [overlaps[when].get(name, math.nan) for name in names for when in both]
         writer.writerow([case, *("" if math.isnan(value) else f"{value:.10g}" for value in values)])
     return stream.getvalue()
+
+
+def _preserves(entry: CalibrationEntry, figures: Mapping) -> str | None:
+    """What the method keeps of the decisions of such heads; None of a method that is not known here."""
+    if entry.method not in METHODS:
+        return None
+    method, pooled = METHODS[entry.method], figures["after"].get("pooled")
+    of_regions = isinstance(pooled, Mapping) and "regions" in pooled
+    return method.preserves_regions if of_regions else method.preserves
 
 
 def _in_words(entry: CalibrationEntry, stored: Mapping) -> str:

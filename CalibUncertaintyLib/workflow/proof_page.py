@@ -43,6 +43,7 @@ def page(proof: Mapping, statistics: Mapping, pictures: Mapping[str, bytes]) -> 
         _head(proof, statistics),
         _meaning(),
         _summary(statistics),
+        _domains(proof),
         _reliability(pictures),
         _structures(proof, pictures),
         _subjects(statistics, pictures),
@@ -58,7 +59,9 @@ def _head(proof: Mapping, statistics: Mapping) -> str:
     model = proof.get("model") or {}
     said = "".join(f"<li><strong>{escaped(text)}</strong></li>" for text in words.verdict(proof, statistics))
     warned = words.warnings(proof, statistics)
-    box = f'<div class="box warning"><strong>Before you rely on this</strong>{bullets(warned)}</div>\n' if warned else ""
+    box = (
+        f'<div class="box warning"><strong>Before you rely on this</strong>{bullets(warned)}</div>\n' if warned else ""
+    )
     parts = [model.get(key) for key in ("name", "configuration", "trainer")]
     made = ", ".join(escaped(part) for part in parts if part)
     return (
@@ -89,6 +92,22 @@ def _summary(statistics: Mapping) -> str:
         " Wilcoxon: signed-rank test of that difference, two-sided, not corrected for several tests."
     )
     return f"<h2>Figures over the cases</h2>\n{table_of(heads, rows, caption)}"
+
+
+def _domains(proof: Mapping) -> str:
+    """The means over cases where fewer voxels count, such as near the prediction alone."""
+    before, after = (proof["figures"][when].get("domains") or {} for when in ("before", "after"))
+    rows = []
+    for name in (name for name in before if name in after):
+        for metric in (metric for metric in METRICS if metric.key in before[name]):
+            values = [number(of.get(metric.key)) for of in (before[name], after[name])]
+            rows.append([words.domain(name), metric.heading, *map(metric.text, values)])
+    if not rows:
+        return ""
+    caption = (
+        "Means over the cases. A new patient has a prediction only, so these are the voxels that the maps are made of."
+    )
+    return f"<h2>Near the prediction alone</h2>\n{table_of(('Where', 'Figure', 'Before', 'After'), rows, caption, text=(1,))}"
 
 
 def _summary_row(title: str, metric: Metric, found: Mapping) -> list[str]:
@@ -184,7 +203,9 @@ def _case_dice(proof: Mapping) -> str:
         for case in case_ids(proof):
             before, after = (dice_of(proof, when, case) for when in ("before", "after"))
             rows.append([case, *(_arrow(DICE, before.get(name, math.nan), after.get(name, math.nan)) for name in part)])
-        tables += table_of(("Case", *part), rows, "" if start else "Dice of each structure, before → after calibration.")
+        tables += table_of(
+            ("Case", *part), rows, "" if start else "Dice of each structure, before → after calibration."
+        )
     return tables
 
 

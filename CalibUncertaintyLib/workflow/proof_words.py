@@ -143,6 +143,14 @@ def roi(proof: Mapping) -> str:
     return ", ".join(f"{key}: {value}" for key, value in found.items()) or "the whole volume"
 
 
+def domain(name: str) -> str:
+    """Where voxels were taken from, of a domain's name, such as dist:15:pred."""
+    kind, *rest = name.split(":")
+    if kind == "dist" and len(rest) == 2 and rest[1] in _ROI_REFERENCE:
+        return f"within {rest[0]} mm of {_ROI_REFERENCE[rest[1]]}"
+    return name
+
+
 def parameters(proof: Mapping) -> list[tuple[str, str]]:
     """Name and value of each fitted parameter; what is one a structure is named by structure, long ones are counted."""
     classes = [str(name) for name in proof.get("classes") or ()]

@@ -75,6 +75,15 @@ def test_calibration_lowers_nll_and_ece_and_changes_no_label(record_path):
         assert after["changed_by_temperature"] == 0
 
 
+def test_the_figures_say_which_cases_and_voxels_they_are_of(record_path):
+    for entry in CalibrationRecord.read(record_path).entries:
+        assert entry.figures["evaluated_on"] == "fit"
+        for when in ("before", "after"):
+            found = entry.figures[when]
+            assert list(found["domains"]) == ["dist:15:pred"]
+            assert 0 < found["domains"]["dist:15:pred"]["n"] <= found["pooled"]["n"]
+
+
 def test_both_ways_of_pooling_are_stored_with_thresholds_for_every_measure(record_path):
     record = CalibrationRecord.read(record_path)
     assert [entry.mode for entry in record.entries] == ["pool_logit", "pool_prob"]
@@ -140,9 +149,14 @@ def test_a_reference_on_another_grid_or_with_other_labels_is_named(model, cases,
     reference = Volume.read(case.labels)
     reference.crop((0, 0, 0), (10, 10, 10)).write(tmp_path / "small.nii.gz")
     reference.with_array(reference.array + np.uint8(3)).write(tmp_path / "other.nii.gz")
-    for name, said in (("small.nii.gz", "does not lie on the grid"), ("other.nii.gz", "label 3, which Dataset999_Tiny")):
+    for name, said in (
+        ("small.nii.gz", "does not lie on the grid"),
+        ("other.nii.gz", "label 3, which Dataset999_Tiny"),
+    ):
         with pytest.raises(CalibUncertaintyError, match=said):
-            calibrate([LabelledCase("a", case.ct, tmp_path / name)], model, tmp_path / "r.json", folds=[0], mirroring=False)
+            calibrate(
+                [LabelledCase("a", case.ct, tmp_path / name)], model, tmp_path / "r.json", folds=[0], mirroring=False
+            )
 
 
 def test_a_place_that_cannot_be_written_is_said_before_the_computing(model, cases):
@@ -162,10 +176,18 @@ def test_the_model_folder_itself_takes_the_record(cases, tmp_path):
 def test_a_reference_that_is_turned_does_not_lie_on_the_ct(model, cases, tmp_path):
     case = read_cases(cases)[0]
     reference = Volume.read(case.labels)
-    turned = Volume(reference.array, reference.spacing_zyx, reference.origin_lps, reference.direction_lps @ np.diag([1, -1, -1]))
+    turned = Volume(
+        reference.array, reference.spacing_zyx, reference.origin_lps, reference.direction_lps @ np.diag([1, -1, -1])
+    )
     turned.write(tmp_path / "turned.nii.gz")
     with pytest.raises(CalibUncertaintyError, match="does not lie on the grid"):
-        calibrate([LabelledCase("a", case.ct, tmp_path / "turned.nii.gz")], model, tmp_path / "r.json", folds=[0], mirroring=False)
+        calibrate(
+            [LabelledCase("a", case.ct, tmp_path / "turned.nii.gz")],
+            model,
+            tmp_path / "r.json",
+            folds=[0],
+            mirroring=False,
+        )
 
 
 @pytest.mark.parametrize(("kind", "value"), [(np.uint16, 65535), (np.uint32, 65537), (np.float32, 0.7), (np.int16, -1)])
@@ -176,7 +198,9 @@ def test_a_reference_value_that_a_cast_would_make_valid_is_refused(kind, value, 
     array[3, 3, 3] = value
     reference.with_array(array).write(tmp_path / "odd.nrrd")
     with pytest.raises(CalibUncertaintyError, match=r"odd.nrrd holds the label"):
-        calibrate([LabelledCase("a", case.ct, tmp_path / "odd.nrrd")], model, tmp_path / "r.json", folds=[0], mirroring=False)
+        calibrate(
+            [LabelledCase("a", case.ct, tmp_path / "odd.nrrd")], model, tmp_path / "r.json", folds=[0], mirroring=False
+        )
 
 
 def test_an_ignored_label_is_left_out_of_the_fit(cases, tmp_path):
@@ -190,7 +214,9 @@ def test_an_ignored_label_is_left_out_of_the_fit(cases, tmp_path):
     array[:8] = 3
     reference.with_array(array).write(tmp_path / "part.nii.gz")
     entries = [
-        calibrate([LabelledCase("a", case.ct, labels)], folder, tmp_path / f"{index}.json", folds=[0], mirroring=False)[1]
+        calibrate([LabelledCase("a", case.ct, labels)], folder, tmp_path / f"{index}.json", folds=[0], mirroring=False)[
+            1
+        ]
         for index, labels in enumerate((case.labels, tmp_path / "part.nii.gz"))
     ]
     whole, part = (entry.figures["before"]["pooled"]["n"] for entry in entries)
@@ -260,4 +286,6 @@ def test_a_model_that_allows_no_mirroring_is_calibrated_where_it_is_asked_for_by
     calibrate(cases, folder, bootstrap=0)
     result = segment(read_cases(cases)[0].ct, folder, tmp_path / "out")
     assert result.calibrated, result.provenance["calibration"]["reason"]
-    assert choose_calibration(ModelFolder.open(folder), [0], True, "pool_logit").calibrated  # what `info` and the panel ask
+    assert choose_calibration(
+        ModelFolder.open(folder), [0], True, "pool_logit"
+    ).calibrated  # what `info` and the panel ask

@@ -1,5 +1,6 @@
 """The files of a proof: what stands in them, of which record, and what is left when writing fails."""
 
+import copy
 import csv
 import json
 import math
@@ -173,6 +174,20 @@ def test_a_stored_record_alone_is_enough(tmp_path):
     page = read(paths, "report.html")
     for said in ("Temperature 2.000", "0a" * 32, "f" * 64, "within 15 mm", "3 cases: a, b, c", "they flatter it"):
         assert said in page
+
+
+def test_what_is_kept_is_said_of_the_models_kind_of_heads():
+    """A slope of its own for every channel keeps a region's decision, and may change which class is the highest."""
+    entry, record = entry_and_record()
+    for of_regions, kept in ((False, "none"), (True, "decisions")):
+        found = copy.deepcopy(entry.figures)
+        for when in ("before", "after"):
+            found[when]["pooled"].update({"regions": {name: {} for name in NAMES}} if of_regions else {"classes": {}})
+        stored = CalibrationEntry(**{
+            **vars(entry), "method": "platt_slope", "temperature": None, "temperature_interval": None, "figures": found,
+            "parameters": {"method": "platt_slope"},
+        })  # fmt: skip
+        assert proof_of(stored, record, NAMES, "")["preserves"] == kept
 
 
 def test_a_record_without_figures_gives_no_proof_and_one_line_that_says_why(tmp_path):

@@ -164,6 +164,20 @@ def test_worse_figures_few_cases_limits_and_the_fitted_cases_are_warned_of():
     assert "kept out of the fit" in quiet
 
 
+def test_figures_near_the_prediction_alone_are_shown_where_there_are_any():
+    given = proof(4)
+    assert "Near the prediction alone" not in without_nbsp(shown(given))
+    for when, nll in (("before", 0.5), ("after", 0.3125)):
+        given["figures"][when]["domains"] = {
+            "dist:15:pred": {"n": 900, "nll": nll, "ece_toplabel": 0.0421, "cases_used": 4}
+        }
+    text = without_nbsp(shown(given))
+    for said in ("Near the prediction alone", "within 15 mm of the predicted structures", "0.500", "0.312", "4.21"):
+        assert said in text
+    given["figures"]["after"]["domains"] = {}
+    assert "Near the prediction alone" not in without_nbsp(shown(given))
+
+
 def test_a_difference_too_small_to_be_shown_is_no_change_and_no_warning():
     given = proof(12)
     cases = {
