@@ -149,6 +149,9 @@ class CalibUncertaintyWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
     """What the panel does, for scripts: start a run, show a Result, take up the layers of a saved scene.
 
+    `segment`, `addResult`, `addContours` and `addRegionModels` take the scene and its nodes and need neither a widget nor a
+    parameter node. Resources/Examples/segmentFolder.py uses them.
+
     :ivar command: another program that speaks the computation's protocol (tests); None for the real one.
     """
 
@@ -211,6 +214,45 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
             parameterNode.structure = overlays.shownStructure
             parameterNode.threshold = overlays.measure(overlays.shownMeasure).threshold
             parameterNode.roiShownMm = overlays.roiLimitMm
+
+    def segment(self, scene, ctNode, modelFolder, outputFolder=None, **options):
+        """Segment a CT and add the layers of its Result to the scene; waits. See `CalibUncertaintyPanel.scripting.segment`.
+
+        :return: `Overlays`; their `result` is the `Result`.
+        :raises CalibUncertaintyError: if the model or the CT cannot be used, or the run fails.
+        """
+        from CalibUncertaintyPanel import scripting
+
+        return scripting.segment(scene, ctNode, modelFolder, outputFolder, command=self.command, **options)
+
+    def addResult(self, scene, folder, ctNode=None):
+        """Add the layers of a Result folder to a scene, without a parameter node.
+
+        :param ctNode: the CT it was made from; looked for in the scene when it is None.
+        :return: `Overlays`.
+        :raises CalibUncertaintyError: if the folder is not a finished Result.
+        """
+        from CalibUncertaintyPanel import scripting
+
+        return scripting.showResult(scene, folder, ctNode)
+
+    def addContours(self, scene, overlays, structures=None, outer=0.05, inner=0.95):
+        """Add confidence contours at two probabilities (0..1) of structures, by name, or of all.
+
+        :return: segmentation node.
+        """
+        from CalibUncertaintyPanel import scripting
+
+        return scripting.addContours(scene, overlays, structures, outer, inner)
+
+    def addRegionModels(self, scene, overlays):
+        """Add the uncertain regions as a model for 3D views.
+
+        :return: (model of the regions, model of the structures as a ghost).
+        """
+        from CalibUncertaintyPanel import scripting
+
+        return scripting.addRegionModels(scene, overlays)
 
     def restoreOverlays(self, parameterNode):
         """The layers that the parameter node names, or None; without their Result folder they can only be looked at."""
