@@ -176,3 +176,24 @@ def run_job(tmp_path):
     yield start
     for job in jobs:
         job.cancel()
+
+
+@pytest.fixture
+def reviewed(opened, slicer_application):
+    """The panel with a Result, the boxes of the regions found; settings of the reader as on a new computer."""
+    import qt
+
+    qt.QSettings().remove("CalibUncertainty")
+    opened.ui.reviewerLineEdit.text = ""
+    opened.ui.reviewLogCheckBox.checked = False
+    slicer_application.waitUntil(lambda: opened.review.boxes, seconds=20, what="the boxes")
+    yield opened
+    qt.QSettings().remove("CalibUncertainty")
+
+
+@pytest.fixture
+def window():
+    """A main window for the keys; Slicer has one, the stand-in's is not found as long as it is hidden."""
+    import slicer
+
+    return slicer.util.mainWindow()
