@@ -41,7 +41,8 @@ class CalibrationEntry:
     - `range`: what the cases looked like (`CalibratedRange`); `compared`: the candidates of `auto`, with their held-out figures
     - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
-    - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}
+    - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}, and "errors": "off_borders" where only errors away from
+      predicted surfaces were looked for, by a measure that is dark along them
     - `context`: what uncertainty is usual at which place (`ContextLaw`), for measures that look at surroundings; `regions`:
       {measure: how often regions of this kind and score held a real error (`RegionCalibration`)}
     - `extra`: fields of later versions, kept when the record is written again

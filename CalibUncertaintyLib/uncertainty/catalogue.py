@@ -24,7 +24,8 @@ class Measure:
     `stage` is "voxel" for what the probabilities of one voxel give, "context" for what needs the finished label map, too.
     `needs_law` says that it compares with what is usual, as calibration stored it (`ContextLaw`). `of_largest_entropy` says
     that it is in shares of the largest entropy, `marked` in nats. `relative` says that it compares places with places, whatever
-    the heads: one doubtful region stands out as much as several.
+    the heads: one doubtful region stands out as much as several. `off_borders` says that it is dark along borders by design, and
+    looks for errors away from them: its threshold is fitted to these (to all errors it would flag everything, our definition).
     """
 
     id: str
@@ -43,6 +44,7 @@ class Measure:
     stage: str = "voxel"
     of_largest_entropy: bool = False
     relative: bool = False
+    off_borders: bool = False
 
     def status(self, n_members: int) -> str:
         """"ok", or "single_member" when this many members cannot disagree."""
@@ -154,13 +156,13 @@ MEASURES: dict[str, Measure] = {
             "dae", "Entropy away from borders", "of the largest entropy",
             lambda classes, members: 1.0, False,
             "Bright: it is open what lies here, and no border is near that would explain it; dark: it is clear, or at a border.",
-            0.5 * LN2, stage="context", of_largest_entropy=True,
+            0.5 * LN2, off_borders=True, stage="context", of_largest_entropy=True,
         ),
         Measure(
             "dae_linear", "Entropy away from borders, linear", "of the largest entropy",
             lambda classes, members: 1.0, False,
             "Bright: it is open what lies here, some millimetres or more from any border; dark: it is clear, or at a border.",
-            0.5 * LN2, stage="context", of_largest_entropy=True,
+            0.5 * LN2, off_borders=True, stage="context", of_largest_entropy=True,
         ),
         Measure(
             "dae_resid", "Entropy above the usual", "of the largest entropy",
@@ -172,19 +174,19 @@ MEASURES: dict[str, Measure] = {
             "ebcu", "Unusual for its surroundings", "of the strongest exceedance",
             lambda classes, members: 1.0, False,
             "Bright: all around here the model is less sure than it usually is at such places; dark: it is as sure as ever.",
-            0.25, needs_law=True, stage="context", relative=True,
+            0.25, needs_law=True, off_borders=True, stage="context", relative=True,
         ),
         Measure(
             "ebcu_p", "Unusual for its surroundings, rank", "of calibration voxels",
             lambda classes, members: 1.0, False,
             "Bright: hardly any place like this in the calibration cases was as unusual; dark: most of them were more so.",
-            0.95, needs_law=True, stage="context", relative=True,
+            0.95, needs_law=True, off_borders=True, stage="context", relative=True,
         ),
         Measure(
             "ebcu_self", "Unusual within this patient", "of the strongest exceedance",
             lambda classes, members: 1.0, False,
             "Bright: all around here the model is less sure than at other such places of this patient; dark: it is as sure.",
-            0.25, stage="context", relative=True,
+            0.25, off_borders=True, stage="context", relative=True,
         ),
     )
 }
