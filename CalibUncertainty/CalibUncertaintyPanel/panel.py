@@ -24,6 +24,7 @@ from .reviewSection import ReviewSection
 from .runSection import RunSection
 from .shortcuts import Shortcuts
 from .sliceLayers import compositeNodes
+from .summarySection import SummarySection
 
 
 class Panel(VTKObservationMixin):
@@ -58,6 +59,7 @@ class Panel(VTKObservationMixin):
         self.shortcuts = Shortcuts()
         self.compare = CompareSection(self, self.ui, self.shortcuts)
         self.review = ReviewSection(self, self.ui)
+        self.summary = SummarySection(self, self.ui)
         self._dropTarget = DropTarget()
         self._dropTarget.watch(widget, self.onDropped)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
@@ -74,7 +76,7 @@ class Panel(VTKObservationMixin):
         self.leave()
         self.setParameterNode(None)
         computing = self.queue, self.run, self.estimate, self.calibrate, self.calibration, self.inputs
-        for section in (*computing, self.layers, self.contours, self.regions, self.compare, self.review):
+        for section in (*computing, self.layers, self.contours, self.regions, self.compare, self.review, self.summary):
             section.release()
         self._dropTarget.release()
         self.removeObservers()
@@ -193,7 +195,17 @@ class Panel(VTKObservationMixin):
         if shown is not None and shown.GetID() not in before:
             slicer.util.resetSliceViews()  # another CT than before; otherwise zoom and position stay as they are
         if shown is None:
-            self.run.showError(_("The CT of this result is not in the scene: load it and choose it above as CT."))
+            self.run.showError(self._wrongCt())
+
+    def _wrongCt(self):
+        """Why no CT lies below the layers, and what to do."""
+        chosen, geometry = self.parameterNode.ctVolume, self.overlays.result.provenance["geometry"]
+        if chosen is None or chosen.GetImageData() is None:
+            return _("The CT of this result is not in the scene: load it and choose it above as CT.")
+        return _("{name} ({here}) is not the CT of this result ({there} voxels, or of the same size at another place): load that "
+                 "one and choose it above as CT.").format(
+            name=chosen.GetName(), here=_size(chosen.GetImageData().GetDimensions()), there=_size(geometry["size_xyz"])
+        )  # fmt: skip
 
     def onDropped(self, paths):
         """Open a Result folder or choose a model folder that was dropped onto the panel; tell in one line what it is not."""
@@ -230,7 +242,9 @@ class Panel(VTKObservationMixin):
         self.layers.onNewOverlays()
         self.contours.onNewOverlays()
         self.regions.onNewOverlays()
-        self.review.fill(overlays.result if overlays is not None else None)
+        result = overlays.result if overlays is not None else None
+        self.review.fill(result)
+        self.summary.fill(result)
 
     def _restore(self):
         """Take up the layers of a saved scene."""
@@ -286,3 +300,7 @@ class Panel(VTKObservationMixin):
         """Folder of the Result that is shown, or None."""
         chosen = self.parameterNode is not None and isChosen(self.parameterNode.resultFolder)
         return self.parameterNode.resultFolder if chosen else None
+
+
+def _size(dimensions):
+    return " x ".join(str(number) for number in dimensions)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from . import overlayNodes, palettes
+from . import overlayNodes, palettes, summaryWords
 from . import reviewWords as words
 from .reviewExtent import estimatedBox
 from .reviewPictures import RegionPictures
@@ -116,42 +116,25 @@ def structuresTable(summary, given):
 
 
 def _status(result, parts):
-    summary = result.provenance["calibration"]["summary"]
     kind = "box" if result.calibrated else "box warning"
-    warning = "" if result.calibrated else " " + _("Do not read these probabilities as frequencies.")
-    return f'<div class="{kind}"><strong>{parts.escaped(summary)}</strong>{parts.escaped(warning)}</div>\n'
+    said = parts.escaped(result.provenance["calibration"]["summary"])
+    warning = "" if result.calibrated else " " + parts.escaped(summaryWords.NOT_FREQUENCIES)
+    return f'<div class="{kind}"><strong>{said}</strong>{warning}</div>\n'
 
 
 def _case(result, summary, given, parts):
-    provenance = result.provenance
-    changed = provenance["changed_labels"]
-    facts = [
-        (_("Review"), words.progress(given.counts)),
-        (_("Model"), f"{provenance['model']['name']}, {provenance['model'].get('configuration', '')}"),
-        (_("Segmented"), str(provenance.get("created", ""))),
-        (_("Mean entropy"), _("{value:.3f} nats over {volume:.0f} mL near the structures").format(
-            value=summary.meanEntropy, volume=summary.roiMl)),
-        (_("Labels changed against nnU-Net's own"), _("{pooling} voxels by pooling, {temperature} by calibration").format(
-            pooling=changed["by_pooling"], temperature=changed["by_temperature"])),
-    ]  # fmt: skip
+    facts = [(_("Review"), words.progress(given.counts)), *summaryWords.facts(result, summary)]
     text = f"<h2>{parts.escaped(_('Case'))}</h2>\n" + parts.table_of(("", ""), facts, text=(1,))
-    warnings = [str(warning) for warning in provenance["warnings"]]
+    warnings = summaryWords.warnings(result)
     if warnings:
         text += f'<div class="box warning">{parts.escaped(_("Warnings of the run"))}{parts.bullets(warnings)}</div>\n'
     return text
 
 
 def _structures(summary, parts):
-    heads = (_("Structure"), _("Drawn, mL"), _("Expected, mL"), _("95 % to 5 %, mL"))
-    caption = _(
-        "Drawn: the model's label. Expected: every voxel counts with its probability. 95 % to 5 %: the volume of all voxels "
-        "with a probability of at least 95 %, and of at least 5 %."
-    )
-    rows = [
-        (item.name, _ml(item.drawn), _ml(item.expected), f"{_ml(item.sure)} – {_ml(item.possible)}")
-        for item in summary.structures
-    ]
-    return f"<h2>{parts.escaped(_('Structures'))}</h2>\n" + parts.table_of(heads, rows, caption)
+    rows = summaryWords.structureRows(summary)
+    table = parts.table_of(summaryWords.STRUCTURE_HEADS, rows, summaryWords.STRUCTURES_CAPTION)
+    return f"<h2>{parts.escaped(_('Structures'))}</h2>\n" + table
 
 
 def _regions(result, given, parts):
@@ -225,10 +208,6 @@ def _caption(region, decision):
     text = f"{region.id}. {region.structure or words.NONE}: {words.state(decision)}. {region.reason}"
     chance = words.chanceSentence(region)
     return " ".join(part for part in (text, chance, decision.note) if part)
-
-
-def _ml(value):
-    return words.number(value) if value < 10 else f"{value:.1f}"
 
 
 def _plain(value):

@@ -1,0 +1,146 @@
+"""Case: structures with their volumes, what is known of the whole case, and the way out of Slicer as DICOM."""
+
+import html
+import logging
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import summaryWords
+from .backgroundAnswer import BackgroundAnswer
+from .calibrationSection import DOUBTFUL, GOOD
+from .reviewSummary import summarize
+
+INTERVAL_MS = 150
+MOST_ROWS = 8  # as high as the table grows; further structures are scrolled to
+
+
+class SummarySection:
+    """Sums the maps up in a thread, and only when somebody looks: with many structures that takes seconds."""
+
+    def __init__(self, panel, ui):
+        self.panel = panel
+        self.ui = ui
+        self.summary = None
+        self._result = None
+        self._isAsked = False
+        self._problem = ""
+        self._answer = BackgroundAnswer("summary")
+        self._timer = qt.QTimer()
+        self._timer.setInterval(INTERVAL_MS)
+        self._timer.connect("timeout()", self._onTimer)
+        _prepare(ui.summaryTable)
+        ui.summaryCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
+        ui.copySummaryButton.connect("clicked(bool)", self.onCopy)
+        self._show()
+
+    def release(self):
+        """Stop timer and thread."""
+        self._timer.stop()
+        self._answer.stop()
+
+    def fill(self, result):
+        """Another Result is shown, or None.
+
+        :param result: `Result`; None where there is none, or where its folder is gone.
+        """
+        self._timer.stop()
+        self._answer.stop()
+        self._result, self.summary, self._isAsked, self._problem = result, None, False, ""
+        self._askIfSeen()
+        self._show()
+
+    def onCopy(self, checked=None):
+        """Put the summary on the clipboard."""
+        if self.summary is not None:
+            slicer.app.clipboard().setText(summaryWords.asText(self._result, self.summary, self._caseName()))
+
+    def _onCollapsed(self, collapsed):
+        self._askIfSeen()
+        self._show()
+
+    def _askIfSeen(self):
+        if self._result is None or self._isAsked or self.ui.summaryCollapsibleButton.collapsed:
+            return
+        self._isAsked = True
+        self._answer.start(summarize, self._result)
+        self._timer.start()
+
+    def _onTimer(self):
+        answer = self._answer.poll()
+        if answer is None:
+            return
+        self._timer.stop()
+        self.summary = answer.value
+        if answer.error is not None:
+            logging.error("CalibUncertainty: summary", exc_info=answer.error)
+            self._problem = _("The case cannot be summed up: {error}").format(error=answer.error)
+        self._show()
+
+    def _show(self):
+        self.ui.summaryLabel.setText(self._text())
+        self.ui.summaryTable.setVisible(self.summary is not None)
+        if self.summary is not None:
+            _fill(self.ui.summaryTable, summaryWords.structureRows(self.summary))
+        self.ui.copySummaryButton.enabled = self.summary is not None
+        self.ui.copySummaryButton.toolTip = (
+            _("Put this summary on the clipboard, as text with tabs that a spreadsheet takes")
+            if self.summary is not None
+            else _("There is no summary yet.")
+        )
+
+    def _text(self):
+        if self._result is None:
+            away = self.panel.overlays is not None
+            return (
+                _("The Result folder of these layers is not there any more; open it again.")
+                if away
+                else _("A summary of the case is shown here after a run.")
+            )
+        result = self._result
+        color = GOOD if result.calibrated else DOUBTFUL
+        lines = [f"<span style='color:{color}'><b>{html.escape(summaryWords.calibration(result))}</b></span>"]
+        lines += [
+            f"{html.escape(name)}: {html.escape(text)}" for name, text in summaryWords.facts(result, self.summary)
+        ]
+        warnings = summaryWords.warnings(result)
+        for text in warnings[: summaryWords.MOST_WARNINGS_IN_PANEL]:
+            lines.append(f"<span style='color:{DOUBTFUL}'>{html.escape(_('Warning: {text}').format(text=text))}</span>")
+        more = len(warnings) - summaryWords.MOST_WARNINGS_IN_PANEL
+        if more > 0:
+            lines.append(html.escape(_("... and {count} more warnings, see the report").format(count=more)))
+        if self._problem:
+            lines.append(f"<span style='color:{DOUBTFUL}'>{html.escape(self._problem)}</span>")
+        elif self.summary is None:
+            lines.append(html.escape(_("Adding up the volumes...")))
+        return "<br>".join(lines)
+
+    def _caseName(self):
+        ctNode = self.panel.shownCt()
+        return ctNode.GetName() if ctNode is not None else str(self._result.provenance["ct"].get("description") or "CT")
+
+
+def _prepare(table):
+    heads = summaryWords.STRUCTURE_HEADS
+    table.setColumnCount(len(heads))
+    table.setHorizontalHeaderLabels(list(heads))
+    table.verticalHeader().setVisible(False)
+    header = table.horizontalHeader()
+    for column in range(len(heads)):
+        header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
+    table.toolTip = summaryWords.STRUCTURES_CAPTION + " " + _("These three are our definitions, see the documentation.")
+
+
+def _fill(table, rows):
+    table.setRowCount(len(rows))
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            item = qt.QTableWidgetItem(text)
+            if column:
+                item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+            table.setItem(row, column, item)
+    shown = min(max(len(rows), 1), MOST_ROWS)
+    height = table.horizontalHeader().height + shown * table.verticalHeader().defaultSectionSize + 6
+    table.setMinimumHeight(height)
+    table.setMaximumHeight(height)

@@ -1,0 +1,147 @@
+"""The summary of the shown case: volumes with their intervals, what is known of the case, and the way to the clipboard."""
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def collapsed(panel):
+    """The section as it is at first; the panel stays from test to test."""
+    panel.ui.summaryCollapsibleButton.collapsed = True
+    yield
+    panel.ui.summaryCollapsibleButton.collapsed = True
+
+
+@pytest.fixture
+def summed(opened, slicer_application):
+    """The panel with the summary of a Result."""
+    opened.ui.summaryCollapsibleButton.collapsed = False
+    slicer_application.waitUntil(lambda: opened.summary.summary is not None, seconds=20, what="the summary")
+    return opened
+
+
+def rows_of(table):
+    return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
+
+
+def test_nothing_is_read_as_long_as_nobody_looks(opened, slicer_application):
+    slicer_application.processEvents()
+    assert opened.ui.summaryCollapsibleButton.collapsed
+    assert opened.summary.summary is None
+    assert not opened.summary._timer.isActive()
+    assert not opened.ui.copySummaryButton.enabled
+    opened.ui.summaryCollapsibleButton.collapsed = False
+    assert "Adding up" in opened.ui.summaryLabel.text
+    slicer_application.waitUntil(lambda: opened.summary.summary is not None, seconds=20, what="the summary")
+    assert "Adding up" not in opened.ui.summaryLabel.text
+    assert opened.ui.copySummaryButton.enabled
+
+
+def test_the_volumes_are_those_of_labels_probabilities_and_levels(summed):
+    result = summed.overlays.result
+    rows = rows_of(summed.ui.summaryTable)
+    assert [row[0] for row in rows] == list(result.labels.values()) == ["Organ", "Node"]
+    voxel = 1.5 * 1.5 * 3.0 / 1000
+    for row, (label, name) in zip(rows, result.labels.items(), strict=True):
+        p = result.probability(name).array
+        sure, possible = (float(text) for text in row[3].split(" – "))
+        assert float(row[1]) == pytest.approx(np.count_nonzero(result.segmentation.array == label) * voxel, abs=0.051)
+        assert float(row[2]) == pytest.approx(p.sum(dtype=float) * voxel, abs=0.051)
+        assert sure == pytest.approx(np.count_nonzero(p >= 0.95) * voxel, abs=0.051)
+        assert possible == pytest.approx(np.count_nonzero(p >= 0.05) * voxel, abs=0.051)
+        assert sure < float(row[1]) < possible
+    assert "our definitions" in summed.ui.summaryTable.toolTip
+
+
+def test_it_says_calibrated_entropy_changed_labels_and_warnings(summed):
+    text = summed.ui.summaryLabel.text
+    assert "Calibrated (temperature 2.03" in text
+    assert "Dataset999_Fake" in text
+    assert "nats over" in text
+    assert "Labels changed against nnU-Net&#x27;s own: none" in text
+    assert "Warning: This is the fake model of the tests" in text
+
+
+def test_an_uncalibrated_case_is_not_read_as_frequencies(opened, ct, tmp_path, slicer_application):
+    from CalibUncertaintyPanel import fakeProcess
+
+    arguments = {"ct": str(tmp_path / "ct.nrrd"), "out": str(tmp_path / "raw"), "model": "fake", "roi_mm": 15.0}
+    fakeProcess.writeResult(arguments, calibrated=False)
+    opened.ui.summaryCollapsibleButton.collapsed = False
+    slicer_application.waitUntil(lambda: opened.summary.summary is not None, seconds=20)
+    opened.showResult(tmp_path / "raw", ct)
+    assert opened.summary.summary is None  # the old case's numbers are gone at once
+    assert opened.ui.summaryTable.isHidden()
+    slicer_application.waitUntil(lambda: opened.summary.summary is not None, seconds=20)
+    assert "NOT CALIBRATED" in opened.ui.summaryLabel.text
+    assert "Do not read these probabilities as frequencies" in opened.ui.summaryLabel.text
+
+
+def test_what_result_json_says_is_text_and_never_markup(summed, slicer_application):
+    provenance = summed.overlays.result.provenance
+    provenance["warnings"] = [f"<b>warning {number}</b> & more" for number in range(5)]
+    provenance["changed_labels"] = {"by_pooling": 12, "by_temperature": 0}
+    summed.summary._show()
+    text = summed.ui.summaryLabel.text
+    assert "&lt;b&gt;warning 2&lt;/b&gt; &amp; more" in text
+    assert "warning 3" not in text
+    assert "2 more warnings" in text
+    assert "12 voxels by pooling, 0 by calibration" in text
+
+
+def test_sums_of_the_case_are_said_where_the_result_has_them(summed):
+    from CalibUncertaintyPanel import summaryWords
+
+    case = {"mean": 0.1, "patch_mean": 0.4321, "boundary": 0.25, "pairwise_dice": None}
+    for aggregates in ({"case": case}, {"entropy": {"case": case}}):
+        facts = dict(summaryWords.aggregateFacts(aggregates))
+        assert list(facts.values()) == ["0.250 nats", "0.432 nats"]
+    for nothing in (None, {}, {"mi": {"case": case}}, {"case": None}, []):
+        assert summaryWords.aggregateFacts(nothing) == []
+    summed.overlays.result.provenance["aggregates"] = {"entropy": {"case": case}}
+    summed.summary._show()
+    assert "worst block" in summed.ui.summaryLabel.text
+
+
+def test_copying_gives_lines_that_a_spreadsheet_takes(summed):
+    import slicer
+
+    summed.ui.copySummaryButton.click()
+    lines = slicer.app.clipboard().text().splitlines()
+    assert lines[0] == "Phantom CT"
+    table = [line.split("\t") for line in lines if line.count("\t") == 3]
+    assert table == [list(summaryHeads()), *rows_of(summed.ui.summaryTable)]
+
+
+def summaryHeads():
+    from CalibUncertaintyPanel import summaryWords
+
+    return summaryWords.STRUCTURE_HEADS
+
+
+def test_a_damaged_result_is_told_in_the_section_and_nowhere_else(opened, tmp_path, slicer_application, slicer_watch):
+    (tmp_path / "result" / "maps" / "probability_2.nrrd").unlink()
+    opened.ui.summaryCollapsibleButton.collapsed = False
+    slicer_application.waitUntil(lambda: not opened.summary._timer.isActive(), seconds=20)
+    assert "cannot be summed up" in opened.ui.summaryLabel.text
+    assert "probability_2.nrrd" in opened.ui.summaryLabel.text
+    assert opened.ui.summaryTable.isHidden()
+    assert not opened.ui.copySummaryButton.enabled
+
+
+def test_a_closed_scene_has_no_summary(summed, slicer_application):
+    slicer_application.clear()
+    assert summed.summary.summary is None
+    assert "after a run" in summed.ui.summaryLabel.text
+    assert summed.ui.summaryTable.isHidden()
+
+
+def test_panel_and_report_say_the_same(summed, slicer_application, tmp_path):
+    path = tmp_path / "report.html"
+    slicer_application.dialogs.answer(str(path))
+    summed.ui.saveReportButton.click()
+    slicer_application.waitUntil(lambda: not summed.review.report.running, seconds=30, what="the report")
+    page = path.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    for row in rows_of(summed.ui.summaryTable):
+        for text in row:
+            assert text in page
