@@ -47,7 +47,7 @@ class CalibrateSection(JobSection):
         return (
             summary.problem
             or calibrationRuns.modelProblem(summary.folder)
-            or calibrationRuns.casesProblem(parameterNode.calibrationCases)
+            or calibrationRuns.casesProblem(parameterNode.calibrationCases, parameterNode.calibrationMethod)
         )
 
     def update(self):
@@ -58,10 +58,11 @@ class CalibrateSection(JobSection):
             text = str(cases) if isChosen(cases) else ""
             if Path(self.ui.casesPathLineEdit.currentPath) != Path(text):
                 self.ui.casesPathLineEdit.currentPath = text
+            self._updateMethod(parameterNode.calibrationMethod)
         problem = self.problem()
         self.ui.calibrateButton.enabled = not problem
         self.ui.calibrateButton.toolTip = problem or _(
-            "Fit the temperature to these cases in a separate process and store it in the model folder; Slicer stays usable."
+            "Fit the calibration to these cases in a separate process and store it in the model folder; Slicer stays usable."
         )
         self.ui.cancelCalibrationButton.enabled = self.running
         self.ui.cancelCalibrationButton.toolTip = (
@@ -131,6 +132,18 @@ class CalibrateSection(JobSection):
     def tidyUp(self):
         """Remove the logits of the cases."""
         calibrationRuns.tidyUp(self.job)
+
+    def _updateMethod(self, method):
+        self.ui.calibrationMethodComboBox.toolTip = calibrationRuns.methodInWords(method)
+        self.ui.calibrationWaysComboBox.enabled = calibrationRuns.hasWays(method)
+        changes = calibrationRuns.mayChangeLabels(method)
+        self.ui.mayChangeLabelsCheckBox.enabled = changes
+        self.ui.mayChangeLabelsCheckBox.toolTip = (
+            _("Without this such a calibration is computed and refused, with the number of changed labels and the Dice before"
+              " and after (--allow-changed-labels)")
+            if changes
+            else _("The chosen method changes no label.")
+        )  # fmt: skip
 
     def _isOfChosenModel(self, folder):
         summary = self.panel.inputs.summary

@@ -9,17 +9,18 @@ from pathlib import Path
 
 from . import runs, slicerCompat
 from .job import Job
-from .parameterNode import foldList, isChosen
+from .parameterNode import CalibrationMethod, CalibrationWays, foldList, isChosen
 
 WORK_FOLDER = "work"  # the logits of the cases; gigabytes, gone when the process has ended
 REPORT_FILE = "report.html"
 LISTS = (".csv", ".tsv", ".txt", ".json")
 
 
-def casesProblem(path):
+def casesProblem(path, method=CalibrationMethod.TEMPERATURE):
     """Why this cannot be a source of labelled cases, or an empty string. Looks at names only; the computation reads the files.
 
     :param path: a list of cases, or the folder of a raw nnU-Net dataset.
+    :param method: the chosen `CalibrationMethod`.
     :return: one sentence for the user.
     """
     if not isChosen(path):
@@ -31,6 +32,10 @@ def casesProblem(path):
             return (
                 f"{path} is not a raw nnU-Net dataset: there is no {missing[0]} in it. Choose its folder Dataset###_Name, or a "
                 "CSV or JSON list of cases."
+            )
+        if method is not CalibrationMethod.TEMPERATURE:
+            return (
+                "Of a dataset's folds only temperatures can be fitted: choose Temperature scaling, or a list of cases."
             )
         return ""
     if not path.is_file():
@@ -65,7 +70,9 @@ def startCalibration(parameterNode, summary, command=None):
     :raises ValueError: if there is nothing to calibrate with; the message is one sentence for the user.
     :raises OSError: if a file cannot be written or the process not be started.
     """
-    problem = casesProblem(parameterNode.calibrationCases) or modelProblem(summary.folder)
+    problem = casesProblem(parameterNode.calibrationCases, parameterNode.calibrationMethod) or modelProblem(
+        summary.folder
+    )
     if problem:
         raise ValueError(problem)
     folder = Path(slicerCompat.runFolder())
@@ -93,11 +100,53 @@ def makeRequest(parameterNode, summary, runFolder):
         "folds": foldList(parameterNode.folds),
         "flips": "mean" if parameterNode.mirroring else "off",
         "device": parameterNode.device.value,
-        "mode": parameterNode.calibrationWays.value,
+        "mode": waysOf(parameterNode).value,
+        "method": parameterNode.calibrationMethod.value,
+        "allow_changed_labels": parameterNode.calibrationMayChangeLabels
+        and mayChangeLabels(parameterNode.calibrationMethod),
         "roi_mm": parameterNode.calibrationRoiMm,
         "proof": str(proof),
     }
     return {"verb": "calibrate", "arguments": arguments}
+
+
+def hasWays(method):
+    """Whether a method can be fitted for other ways of putting folds together than averaged logits.
+
+    :param method: `CalibrationMethod`.
+    """
+    return method in (CalibrationMethod.TEMPERATURE, CalibrationMethod.AUTO)
+
+
+def waysOf(parameterNode):
+    """The ways of putting folds together that a calibration is fitted for, `CalibrationWays`."""
+    return parameterNode.calibrationWays if hasWays(parameterNode.calibrationMethod) else CalibrationWays.LOGIT
+
+
+def mayChangeLabels(method):
+    """Whether a method may change what is segmented.
+
+    :param method: `CalibrationMethod`.
+    """
+    from CalibUncertaintyLib.calibration.methods import METHODS
+
+    return method.value in METHODS and METHODS[method.value].preserves == "none"
+
+
+def methodInWords(method):
+    """What a method does, for a tool tip.
+
+    :param method: `CalibrationMethod`.
+    """
+    from CalibUncertaintyLib.calibration.methods import METHODS
+
+    if method.value not in METHODS:
+        return (
+            "Fits every method that is installed and takes, of those that change no label, the one with the least error on "
+            "cases it was not fitted on. Needs two cases or more."
+        )
+    found = METHODS[method.value]
+    return found.description + (f" Needs the package {found.extra}." if found.extra else "")
 
 
 def tidyUp(job):

@@ -1,4 +1,4 @@
-"""Calibration: what is stored with the chosen model, whether it holds, and its reliability diagram."""
+"""Calibration: what is stored with the chosen model, whether it holds, also for the chosen CT, and its reliability diagram."""
 
 import html
 
@@ -7,10 +7,10 @@ from slicer.i18n import tr as _
 
 from . import calibrationState, reliabilityDiagram, slicerCompat
 from .backgroundAnswer import BackgroundAnswer
+from .calibrationCt import DOUBTFUL, GOOD, CtComparison, ctText
 from .parameterNode import Pooling, foldList
 
 CHECK_INTERVAL_MS = 150
-GOOD, DOUBTFUL = "#2e8b57", "#c77700"
 DETAILS_SIZE = (760, 520)
 
 
@@ -25,24 +25,27 @@ class CalibrationSection:
         self._refreshDiagram = False
         self._details = self.detailsEdit = None
         self._answer = BackgroundAnswer("calibration")
+        self.ct = CtComparison()
         self._timer = qt.QTimer()
         self._timer.setInterval(CHECK_INTERVAL_MS)
         self._timer.connect("timeout()", self._onTimer)
         ui.calibrationDetailsButton.connect("clicked(bool)", self.onDetails)
         ui.reliabilityButton.connect("clicked(bool)", self.onDiagram)
         ui.otherWayButton.connect("clicked(bool)", self.onOtherWay)
+        ui.ctComparisonLabel.hide()
 
     def release(self):
-        """Stop timer and thread, close the window with the details."""
+        """Stop timer and threads, close the window with the details."""
         self._timer.stop()
         self._answer.stop()
+        self.ct.stop()
         if self._details is not None:
             self._details.close()
             self._details.deleteLater()
             self._details = None
 
     def update(self):
-        """Look again if model, folds, flips or the way of putting folds together are other ones."""
+        """Look again if model, folds, flips, the way of putting folds together or the CT are other ones."""
         parameterNode, summary = self.panel.parameterNode, self.panel.inputs.summary
         if parameterNode is None or summary is None or not summary.folds:
             self._asked = None
@@ -53,6 +56,7 @@ class CalibrationSection:
         folds = foldList(parameterNode.folds)
         choice = (summary.folder, str(folds), parameterNode.pooling.value, parameterNode.mirroring)
         if choice == self._asked:
+            self._compareCt()
             return
         self._asked = choice
         self._show(None)
@@ -80,7 +84,8 @@ class CalibrationSection:
             self.detailsEdit.setReadOnly(True)
             layout.addWidget(self.detailsEdit)
             self._details.resize(*DETAILS_SIZE)
-        self.detailsEdit.setPlainText(self.state.text)
+        report = self.ct.report
+        self.detailsEdit.setPlainText(self.state.text if report is None else "\n".join(report.lines()))
         self._details.show()
         self._details.activateWindow()
 
@@ -102,16 +107,30 @@ class CalibrationSection:
 
     def _onTimer(self):
         answer = self._answer.poll()
-        if answer is None:
-            return
-        self._timer.stop()
-        self._show(answer.value)
-        if self._refreshDiagram:
-            self._refreshDiagram = False
-            self._draw()
+        if answer is not None:
+            self._timer.stop()
+            self._show(answer.value)
+            if self._refreshDiagram:
+                self._refreshDiagram = False
+                self._draw()
+        elif self.ct.poll():
+            self._timer.stop()
+            self._showCt()
+
+    def _compareCt(self):
+        parameterNode = self.panel.parameterNode
+        if self.ct.ask(self.state, None if parameterNode is None else parameterNode.ctVolume):
+            self._timer.start()
+        self._showCt()
+
+    def _showCt(self):
+        text = ctText(self.ct.report)
+        self.ui.ctComparisonLabel.setText(text)
+        self.ui.ctComparisonLabel.setVisible(bool(text))
 
     def _show(self, state):
         self.state = state
+        self._compareCt()
         waiting = self._asked is not None
         self.ui.calibrationStateLabel.setText(stateText(state, waiting))
         self.ui.calibrationStateLabel.toolTip = _toolTip(state)

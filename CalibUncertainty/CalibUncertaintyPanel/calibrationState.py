@@ -14,6 +14,7 @@ class CalibrationState:
     parameters, cases, made, nll, ece: of the entry that holds, else empty; nll (nats) and ece (0..1) are (before, after), means
     over its cases, or None. title: model, members and mode, for a diagram. figures: of the entry, {"before", "after"}.
     otherWays: where nothing holds, the ways of putting these members together that a stored calibration would hold for.
+    report: what `check` found, a `CheckReport`, or None where it could not look.
     """
 
     holds: bool
@@ -28,6 +29,7 @@ class CalibrationState:
     warnings: tuple = ()
     otherWays: tuple = ()
     figures: dict = field(default_factory=dict, repr=False)
+    report: object = field(default=None, repr=False)
 
 
 def readState(modelFolder, folds, pooling, mirroring):
@@ -75,7 +77,7 @@ def _stateOf(report, title):
 
     text = "\n".join(report.lines())
     if not report.ok or report.chosen is None:
-        return CalibrationState(False, report.verdict, text, title, warnings=report.warnings)
+        return CalibrationState(False, report.verdict, text, title, warnings=report.warnings, report=report)
     entry = CalibrationRecord.read(report.record).entries[report.chosen]
     return CalibrationState(
         holds=True,
@@ -89,6 +91,7 @@ def _stateOf(report, title):
         ece=beforeAndAfter(entry.figures, "ece_toplabel"),
         warnings=(*report.warnings, *report.entries[report.chosen].warnings),
         figures={when: entry.figures.get(when) or {} for when in ("before", "after")},
+        report=report,
     )
 
 

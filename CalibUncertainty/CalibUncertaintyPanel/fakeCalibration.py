@@ -29,11 +29,12 @@ def calibrate(arguments, behaviour):
     return 0
 
 
-def writeRecord(model, folds="all", mirroring=True, modes=("pool_logit",), temperature=2.03, figures=None):
+def writeRecord(model, folds="all", mirroring=True, modes=("pool_logit",), temperature=2.03, figures=None, ofCases=None):
     """Store a calibration of a model, as the real computation does.
 
     :param model: the folder with plans.json.
     :param figures: other figures than the made-up ones.
+    :param ofCases: what the cases looked like, "range" of an entry; None where that is not known.
     :return: path of the record.
     """
     library = str(Path(__file__).resolve().parents[2])
@@ -59,6 +60,7 @@ def writeRecord(model, folds="all", mirroring=True, modes=("pool_logit",), tempe
                 roi={"distance_mm": 15.0, "reference": "union"},
                 cases=list(CASES),
                 figures=figures,
+                range=ofCases,
             )
         )
     record.write(folder.record_path)

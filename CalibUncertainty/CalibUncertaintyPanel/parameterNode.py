@@ -75,6 +75,40 @@ class CalibrationWays(enum.Enum):
         }[self.value]
 
 
+class CalibrationMethod(enum.Enum):
+    """By which method a calibration is fitted; the values are those of the request."""
+
+    TEMPERATURE = "temperature"
+    AUTO = "auto"
+    PLATT = "platt"
+    PLATT_SLOPE = "platt_slope"
+    VECTOR = "vector"
+    MATRIX = "matrix"
+    DIRICHLET = "dirichlet"
+    ISOTONIC = "isotonic"
+    CC_ORDER = "cc_order"
+    CC_ARGMAX = "cc_argmax"
+    AUXILIARY_CONVOLUTION = "auxiliary_convolution"
+    LOCAL_TEMPERATURE = "local_temperature"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            "temperature": _("Temperature scaling (recommended)"),
+            "auto": _("The best one that changes no label"),
+            "platt": _("Platt scaling"),
+            "platt_slope": _("Platt scaling without shift"),
+            "vector": _("Vector scaling"),
+            "matrix": _("Matrix scaling"),
+            "dirichlet": _("Dirichlet calibration"),
+            "isotonic": _("Isotonic regression"),
+            "cc_order": _("Class-conditional scaling, order kept"),
+            "cc_argmax": _("Class-conditional scaling, label kept"),
+            "auxiliary_convolution": _("Auxiliary convolution"),
+            "local_temperature": _("Local temperature scaling"),
+        }[self.value]
+
+
 class CtWindow(enum.Enum):
     """Grey-scale windows in HU: (width, level); None leaves the CT as it is."""
 
@@ -109,6 +143,7 @@ class CalibUncertaintyParameterNode:
     contours - thin outlines at the probabilities contourOuter and contourInner, of the chosen structure or of all.
     rawShown - the probability layer shows what the model said before it was calibrated.
     calibrationCases - labelled cases: a list, or the folder of a raw nnU-Net dataset.
+    calibrationMayChangeLabels - a method that changes labels is stored, too.
     proofFolder - the proof of the last calibration, and proofOf the model folder it is of.
     """
 
@@ -124,6 +159,8 @@ class CalibUncertaintyParameterNode:
 
     calibrationCases: pathlib.Path
     calibrationWays: CalibrationWays = CalibrationWays.LOGIT
+    calibrationMethod: CalibrationMethod = CalibrationMethod.TEMPERATURE
+    calibrationMayChangeLabels: bool = False
     calibrationRoiMm: Annotated[float, WithinRange(1, 100)] = 15.0
     proofFolder: pathlib.Path
     proofOf: pathlib.Path

@@ -8,17 +8,18 @@ import numpy as np
 from . import ctVolume
 
 
-def ctGrid(volumeNode):
+def ctGrid(volumeNode, array=None):
     """Size and geometry of a CT without its voxels, for a thread.
 
-    :return: `Volume` of zeros that take no memory.
+    :param array: (k, j, i) voxels to put in all the same.
+    :return: `Volume`, without an array of zeros that take no memory.
     """
     from CalibUncertaintyLib.volume import Volume
 
     shape = volumeNode.GetImageData().GetDimensions()[::-1]
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ ctVolume.worldIjkToRas(volumeNode)
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    array = np.broadcast_to(np.int16(0), shape)
+    array = np.broadcast_to(np.int16(0), shape) if array is None else array
     return Volume(array, tuple(float(s) for s in spacing[::-1]), tuple(lps[:3, 3]), lps[:3, :3] / spacing)
 
 

@@ -99,20 +99,35 @@ def check_model(
     """
     if str(calibration) == "none":
         raise CalibUncertaintyError("without a calibration there is nothing to check; leave --calibration none out")
-    traits = None if ct is None else traits_of_ct(ct)
+    traits = (
+        None if ct is None else traits_of_ct(ct)
+    )  # a CT that cannot be looked at is refused before files are hashed
+    return _with_ct(_check_stored(members, mode, calibration, step_size, precision), traits)
+
+
+def with_ct(report: CheckReport, ct: Volume) -> CheckReport:
+    """The same report, and whether the entry that holds is for a CT like this one. No file is looked at again.
+
+    Raises CalibUncertaintyError where no voxel of the CT is a number.
+    """
+    return _with_ct(report, traits_of_ct(ct))
+
+
+def _check_stored(
+    members: MemberSet, mode: str, calibration: str | Path, step_size: float, precision: str
+) -> CheckReport:
     if str(calibration) != "auto":
         if not Path(calibration).is_file():
             raise CalibUncertaintyError(f"there is no calibration record {calibration}; name one that is there")
-        return _with_ct(_check_file(Path(calibration), members, mode, step_size, precision), traits)
+        return _check_file(Path(calibration), members, mode, step_size, precision)
     paths = [model.record_path for model in members.models]
     reports = [_check_file(path, members, mode, step_size, precision) for path in paths if path.exists()]
     if not reports:
-        missing = CheckReport(
+        return CheckReport(
             False, f"there is no {paths[0].name} in {paths[0].parent}; calibrate the model first", paths[0]
         )
-        return _with_ct(missing, traits)
     # as a run does: the first of several models' records that fits
-    return _with_ct(next((report for report in reports if report.chosen is not None), reports[0]), traits)
+    return next((report for report in reports if report.chosen is not None), reports[0])
 
 
 def _check_file(path: Path, members: MemberSet, mode: str, step_size: float, precision: str) -> CheckReport:

@@ -72,9 +72,61 @@ def test_the_request_of_a_calibration_says_what_was_chosen(panel, model, cases, 
         "flips": "off",
         "device": "cpu",
         "mode": "auto",
+        "method": "temperature",
+        "allow_changed_labels": False,
         "roi_mm": 20.0,
     }
     ended()
+
+
+def test_the_panel_offers_every_method_and_says_what_it_does(panel, model, cases):
+    from CalibUncertaintyPanel.parameterNode import CalibrationMethod
+
+    from CalibUncertaintyLib.calibration.methods import METHODS
+
+    assert {method.value for method in CalibrationMethod} == {"auto", *METHODS}
+    box = panel.ui.calibrationMethodComboBox
+    assert box.count == len(CalibrationMethod)
+    for index, method in enumerate(CalibrationMethod):
+        box.setCurrentIndex(index)
+        assert panel.parameterNode.calibrationMethod is method
+        known = METHODS.get(method.value)
+        assert (known.description if known else "every method that is installed") in box.toolTip
+        assert panel.ui.mayChangeLabelsCheckBox.enabled == (known is not None and known.preserves == "none")
+        assert panel.ui.calibrationWaysComboBox.enabled == (method.value in ("temperature", "auto"))
+
+
+def test_changed_labels_are_allowed_only_for_a_method_that_makes_them(panel, model, cases):
+    from CalibUncertaintyPanel import calibrationRuns
+    from CalibUncertaintyPanel.parameterNode import CalibrationMethod, CalibrationWays
+
+    panel.parameterNode.calibrationWays = CalibrationWays.ALL
+    panel.parameterNode.calibrationMethod = CalibrationMethod.VECTOR
+    panel.ui.mayChangeLabelsCheckBox.click()
+    for method, ways, allowed in (
+        ("VECTOR", "pool_logit", True),
+        ("TEMPERATURE", "all", False),
+        ("AUTO", "all", False),
+    ):
+        panel.parameterNode.calibrationMethod = CalibrationMethod[method]
+        arguments = calibrationRuns.makeRequest(panel.parameterNode, panel.inputs.summary, Path("run"))["arguments"]
+        assert (arguments["mode"], arguments["allow_changed_labels"]) == (ways, allowed)
+        assert arguments["method"] == method.lower()
+
+
+def test_a_dataset_takes_temperatures_only(panel, model, tmp_path):
+    from CalibUncertaintyPanel.parameterNode import CalibrationMethod
+
+    dataset = tmp_path / "Dataset001"
+    for name in ("imagesTr", "labelsTr"):
+        (dataset / name).mkdir(parents=True)
+    (dataset / "dataset.json").write_text("{}")
+    panel.ui.casesPathLineEdit.currentPath = str(dataset)
+    assert panel.ui.calibrateButton.enabled
+    panel.parameterNode.calibrationMethod = CalibrationMethod.ISOTONIC
+    panel.update()
+    assert not panel.ui.calibrateButton.enabled
+    assert "only temperatures" in panel.ui.calibrateButton.toolTip
 
 
 def test_the_computation_knows_every_argument_of_the_request(panel, model, cases):
@@ -221,6 +273,8 @@ def test_the_choices_of_a_calibration_come_back_with_a_saved_scene(panel, model,
 
     panel.ui.calibrationWaysComboBox.setCurrentIndex(1)
     panel.ui.calibrationRoiSlider.value = 9.0
+    panel.ui.calibrationMethodComboBox.setCurrentIndex(4)
+    panel.ui.mayChangeLabelsCheckBox.click()
     assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
     slicer.mrmlScene.Clear(0)
     panel.ui.casesPathLineEdit.currentPath = ""
@@ -229,6 +283,7 @@ def test_the_choices_of_a_calibration_come_back_with_a_saved_scene(panel, model,
     parameterNode = panel.parameterNode
     assert parameterNode.calibrationCases == cases
     assert (parameterNode.calibrationWays.value, parameterNode.calibrationRoiMm) == ("all", 9.0)
+    assert (parameterNode.calibrationMethod.value, parameterNode.calibrationMayChangeLabels) == ("vector", True)
     assert panel.ui.casesPathLineEdit.currentPath == str(cases)
 
 

@@ -156,3 +156,82 @@ def test_a_calibration_without_bins_disables_the_diagram_and_says_why(panel, mod
     assert not panel.ui.reliabilityButton.enabled
     assert "no bins" in panel.ui.reliabilityButton.toolTip
     assert "NLL" not in panel.ui.calibrationStateLabel.text
+
+
+def compared(panel, slicer_application) -> str:
+    """The words about the CT, once they are there."""
+    slicer_application.waitUntil(lambda: panel.calibration.ct.report is not None, seconds=20, what="the comparison")
+    assert not panel.ui.ctComparisonLabel.isHidden()
+    return panel.ui.ctComparisonLabel.text
+
+
+def cases_like(ct, spacing_factor=1.0, n=12) -> dict:
+    """What cases with this CT's traits look like, "range" of an entry; their voxels so many times as large."""
+    import dataclasses
+
+    import slicer
+    from CalibUncertaintyPanel import runEstimate
+
+    from CalibUncertaintyLib.model.calibrated_range import CalibratedRange
+    from CalibUncertaintyLib.workflow.traits import traits_of_ct
+
+    traits = traits_of_ct(runEstimate.ctGrid(ct, slicer.util.arrayFromVolume(ct)))
+    spacing = tuple(spacing_factor * step for step in traits.spacing_mm)
+    return CalibratedRange.of([dataclasses.replace(traits, spacing_mm=spacing)] * n).to_json()
+
+
+def test_a_ct_like_the_calibration_cases_is_said_to_be_so(panel, ct, calibrated, told, slicer_application):
+    from CalibUncertaintyPanel import fakeCalibration
+
+    fakeCalibration.writeRecord(calibrated.parent, ofCases=cases_like(ct))
+    panel.calibration.checkAgain()
+    assert told().holds
+    text = compared(panel, slicer_application)
+    assert "This CT is like the calibration cases" in text
+    assert "shows only in a run" in text
+    panel.ui.calibrationDetailsButton.click()
+    assert "CT: voxels of" in panel.calibration.detailsEdit.plainText
+
+
+def test_a_ct_outside_what_was_calibrated_is_named_with_what_differs(panel, ct, calibrated, told, slicer_application):
+    from CalibUncertaintyPanel import fakeCalibration
+
+    fakeCalibration.writeRecord(calibrated.parent, ofCases=cases_like(ct, spacing_factor=5.0))
+    panel.calibration.checkAgain()
+    assert told().holds
+    text = compared(panel, slicer_application)
+    assert "This CT lies outside what was calibrated" in text
+    assert "mm" in text
+    assert panel.calibration.state.holds  # a warning, no refusal
+
+
+def test_another_ct_is_compared_anew_and_none_is_not(panel, ct, calibrated, told, slicer_application):
+    import slicer
+    from CalibUncertaintyPanel import fakeCalibration
+
+    fakeCalibration.writeRecord(calibrated.parent, ofCases=cases_like(ct))
+    panel.calibration.checkAgain()
+    assert told().holds
+    assert "like the calibration cases" in compared(panel, slicer_application)
+    other = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, ct, "other")
+    slicer.util.arrayFromVolume(other)[...] += 5000
+    other.GetImageData().Modified()
+    panel.ui.ctSelector.setCurrentNode(other)
+    assert panel.calibration.ct.report is None  # what was said of the first is taken away at once
+    assert "outside what was calibrated" in compared(panel, slicer_application)
+    panel.ui.ctSelector.setCurrentNode(None)
+    assert panel.ui.ctComparisonLabel.isHidden()
+
+
+def test_cases_of_unknown_looks_are_said_to_be_unknown(panel, ct, calibrated, told, slicer_application):
+    panel.calibration.checkAgain()
+    assert told().holds
+    text = compared(panel, slicer_application)
+    assert "not compared" in text
+    assert "like the calibration cases" not in text
+
+
+def test_nothing_is_said_of_a_ct_where_no_calibration_holds(panel, ct, model, told):
+    assert not told().holds
+    assert panel.ui.ctComparisonLabel.isHidden()
+    assert panel.calibration.ct.report is None
