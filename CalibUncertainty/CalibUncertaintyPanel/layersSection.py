@@ -82,6 +82,7 @@ class LayersSection:
             self._applyMaps(overlays, parameterNode)
         except Exception as error:  # a file of the Result folder may be gone or damaged: tell, do not trace
             logging.exception("CalibUncertainty: a map cannot be shown")
+            self._goBack(overlays, parameterNode)  # or it would be tried and told again with every move of a slider
             self.panel.showError(str(error))
         overlays.setThreshold(parameterNode.threshold)
         overlays.setProbabilityFloor(parameterNode.probabilityFloor / 100)
@@ -184,6 +185,17 @@ class LayersSection:
             if otherMeasure:
                 overlays.showUncertainty(measure, structure)
 
+    def _goBack(self, overlays, parameterNode):
+        """Choose again what is still shown."""
+        with slicer.util.NodeModify(parameterNode):
+            parameterNode.structure = overlays.shownStructure
+            parameterNode.rawShown = overlays.shownRaw
+            if parameterNode.measure != overlays.shownMeasure:
+                info = overlays.measure(overlays.shownMeasure)
+                parameterNode.measure = info.id
+                parameterNode.threshold = min(info.threshold, info.upper)
+        self._updateWidgets(overlays, parameterNode)
+
     def _rawWanted(self, overlays, parameterNode):
         """Whether the raw probability is to be shown now; while it is being computed for the first time, not yet."""
         if not parameterNode.rawShown or not overlays.rawAvailability[0]:
@@ -218,8 +230,15 @@ class LayersSection:
         self._rawAsked = None
 
     def _applyRoi(self):
-        if self.panel.overlays is not None and self.panel.parameterNode is not None:
-            self.panel.overlays.setRoiDistance(self.panel.parameterNode.roiShownMm)
+        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
+        if overlays is None or parameterNode is None:
+            return
+        try:
+            overlays.setRoiDistance(parameterNode.roiShownMm)
+        except Exception as error:
+            logging.exception("CalibUncertainty: another distance cannot be shown")
+            parameterNode.roiShownMm = overlays.roiDistanceMm
+            self.panel.showError(str(error))
 
     def _applyWindow(self, window):
         ctNode = self.panel.shownCt()

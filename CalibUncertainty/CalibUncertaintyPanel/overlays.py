@@ -192,6 +192,11 @@ class Overlays:
         """Largest distance from the structures, in mm, that the Result holds maps for."""
         return float(self.result.provenance["roi"]["distance_mm"]) if self.result is not None else 0.0
 
+    @property
+    def roiDistanceMm(self):
+        """Distance from the structures, in mm, up to which uncertainty is shown now."""
+        return self.roiLimitMm if self._roiDistanceMm is None else self._roiDistanceMm
+
     def rawReader(self, structure):
         """A function that reads the raw probability of a structure, for a thread: it takes seconds the first time.
 
@@ -239,6 +244,7 @@ class Overlays:
         known = {info.id: info for info in self.measures if info.available}
         info = known.get(measure) or next(iter(known.values()))
         ofStructure = f" of {structure}" if info.id == PER_STRUCTURE else ""
+        self._uncertainty(info.id, structure)  # if its file has gone, nothing has been changed yet
         self.uncertaintyNode.SetAttribute(PREFIX + "Measure", info.id)
         self.uncertaintyNode.SetAttribute(PREFIX + "Structure", structure if ofStructure else "")
         overlayNodes.saveMeasure(self.uncertaintyNode, info)
@@ -252,8 +258,12 @@ class Overlays:
         """Show uncertainty only up to this distance (mm) from the predicted structures; outside it the map becomes 0."""
         if self.result is None or distanceMm == self._roiDistanceMm:
             return
-        self._roiDistanceMm = distanceMm
-        self._fillUncertainty()
+        before, self._roiDistanceMm = self._roiDistanceMm, distanceMm
+        try:
+            self._fillUncertainty()
+        except Exception:
+            self._roiDistanceMm = before
+            raise
 
     def setThreshold(self, value):
         """Hide uncertainty below this value, in the measure's unit. Only the display changes."""
