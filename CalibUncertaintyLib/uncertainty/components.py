@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .roi import box_around
+
 
 @dataclass(frozen=True)
 class Components:
@@ -66,32 +68,75 @@ def components_of(
 
 
 def _merged(numbered: np.ndarray, count: int, spacing_zyx: Sequence[float], gap_mm: float) -> np.ndarray:
-    """(count,) the new component, from 0, of each, after those with voxels no farther than the gap from each other became one."""
+    """(count,) the new component, from 0, of each, after those with voxels no farther than the gap from each other became one.
+
+    Only voxels at the surface of their component can be the nearest to another one. Steps are tried from short to long, and only
+    from voxels outside the component that is largest by then: dense scenes have soon become one, sparse ones have few voxels.
+    """
+    offsets = _offsets(spacing_zyx, gap_mm)
+    box = box_around(numbered > 0)
+    padded = np.pad(numbered[box], [(n, n) for n in np.maximum(np.abs(offsets).max(axis=0), 1).tolist()])
+    strides = np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1])
+    voxel = _surface(padded.reshape(-1), strides)
+    own = padded.reshape(-1)[voxel].astype(np.int64) - 1
+    # from here on 0 is no surface voxel, others are one more than the component that they belong to by now
+    flat, new = np.zeros(padded.size, np.int32), np.arange(count)
+    flat[voxel] = own + 1
+    done, steps = 0, 8
+    while done < len(offsets) and new.any():
+        apart = voxel[flat[voxel] != np.bincount(flat[voxel]).argmax()]
+        ahead = offsets[done : done + steps] @ strides
+        # from few voxels forth and back, or from all of them forth
+        few = 2 * apart.size < voxel.size
+        pairs = (
+            _pairs_of(flat, apart, np.concatenate([ahead, -ahead]), count)
+            if few
+            else _pairs_of(flat, voxel, ahead, count)
+        )
+        if pairs.size:
+            joined = _joined(pairs, int(new.max()) + 1, count)
+            new = joined[new]
+            flat[voxel] = new[own] + 1
+        done, steps = done + steps, 2 * steps
+    return new
+
+
+def _surface(flat: np.ndarray, strides: np.ndarray) -> np.ndarray:
+    """Flat indices of the voxels above 0 of a padded array that have a face neighbour of 0."""
+    voxel = np.flatnonzero(flat)
+    open_side = np.zeros(voxel.size, bool)
+    for step in (*strides.tolist(), *(-strides).tolist()):
+        open_side |= flat[voxel + step] == 0
+    return voxel[open_side]
+
+
+def _pairs_of(flat: np.ndarray, voxel: np.ndarray, steps: np.ndarray, count: int) -> np.ndarray:
+    """Every two components that one of the steps leads from one to the other of: first * count + second."""
+    own, pairs = flat[voxel], [np.zeros(0, np.int64)]
+    for step in steps.tolist():
+        other = flat[voxel + step]
+        joined = np.flatnonzero((other > 0) & (other != own))
+        pairs.append(np.unique((own[joined].astype(np.int64) - 1) * count + other[joined] - 1))
+    return np.unique(np.concatenate(pairs))
+
+
+def _joined(pairs: np.ndarray, nodes: int, count: int) -> np.ndarray:
+    """(nodes,) the new number, from 0, of each component when all pairs are joined."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    offsets = _offsets(spacing_zyx, gap_mm)
-    reach = np.abs(offsets).max(axis=0)
-    padded = np.pad(numbered, [(n, n) for n in reach.tolist()])
-    flat = padded.reshape(-1)
-    voxel = np.flatnonzero(flat)
-    own, pairs = flat[voxel].astype(np.int64), [np.zeros(0, np.int64)]
-    for offset in offsets @ np.array([padded.shape[1] * padded.shape[2], padded.shape[2], 1]):
-        other = flat[voxel + offset].astype(np.int64)
-        joined = (other > 0) & (other != own)
-        pairs.append(np.unique((own[joined] - 1) * count + other[joined] - 1))
-    first, second = np.divmod(np.unique(np.concatenate(pairs)), count)
-    graph = coo_array((np.ones(first.size, bool), (first, second)), shape=(count, count))
+    first, second = np.divmod(pairs, count)
+    graph = coo_array((np.ones(first.size, bool), (first, second)), shape=(nodes, nodes))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _offsets(spacing_zyx: Sequence[float], gap_mm: float) -> np.ndarray:
-    """(K, 3) steps to voxels within the gap, of each pair of opposite ones the first; direct neighbours are joined anyway."""
+    """(K, 3) steps to voxels within the gap, of each pair of opposite ones the first, shortest first; no direct neighbours."""
     spacing = np.array([float(step) for step in spacing_zyx])
     reach = np.floor(gap_mm / spacing + 1e-6).astype(int)
     steps = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in reach), indexing="ij"), axis=-1).reshape(-1, 3)
-    near = np.sqrt(((steps * spacing) ** 2).sum(axis=1)) <= gap_mm + 1e-6
+    length = np.sqrt(((steps * spacing) ** 2).sum(axis=1))
     ahead = np.arange(len(steps)) > len(steps) // 2  # the middle one is no step at all
     far = (np.abs(steps) > 1).any(axis=1)
-    chosen = steps[near & ahead & far]
-    return chosen if len(chosen) else np.zeros((0, 3), int)
+    chosen = np.flatnonzero((length <= gap_mm + 1e-6) & ahead & far)
+    return steps[chosen[np.argsort(length[chosen], kind="stable")]]

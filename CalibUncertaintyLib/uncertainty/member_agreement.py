@@ -121,7 +121,8 @@ def agreement_figures(
 ) -> tuple[dict, dict[int, dict]]:
     """({"pairwise_dice", "pairwise_dice_generalised"} of a case, {"pairwise_dice", "vol_cv"} of each structure).
 
-    NaN with one member. The case's `pairwise_dice` is the mean over the structures that at least one member has; NaN when there is none.
+    NaN with one member. The case's `pairwise_dice` is the mean over the structures that at least one member has; NaN when there
+    is none.
     """
     agreement = MemberAgreement.of(members, list(structures))
     if agreement.members < 2:
