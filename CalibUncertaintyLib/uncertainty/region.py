@@ -104,5 +104,8 @@ def reason_of(region: Mapping) -> str:
 def _chance_in_words(region: Mapping) -> str:
     if region.get("chance") is None:
         return ""
-    tenths = f"{10 * region['chance']:.0f} in 10"
-    return f" Of {region['chance_n']} regions like this one in the calibration cases {tenths} held a real error."
+    tenths = round(10 * region["chance"])
+    held = "fewer than 1 in 10" if tenths == 0 else "more than 9 in 10" if tenths == 10 else f"{tenths} in 10"
+    if region["chance_n"] == 1:
+        return f" Judged by the only region like this one in the calibration cases, {held} hold a real error."
+    return f" Of {region['chance_n']} regions like this one in the calibration cases {held} held a real error."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from .region import KINDS
 
 LEAST_SHARE, LEAST_MM3 = 0.1, 10.0
 PRIOR = 0.5  # right and wrong regions that every stretch of scores begins with: Jeffreys' prior
-MOST_STEPS = 64
+RELIABILITY_BINS = 5
 Z95 = 1.959963984540054
 
 
@@ -78,7 +78,7 @@ class RegionCalibration:
             cases = document["cases"]
             if isinstance(cases, bool) or not isinstance(cases, int) or cases < 1 or not set(kinds) <= set(KINDS):
                 raise ValueError
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise CalibUncertaintyError(
                 "the chances of regions in the calibration record are damaged; calibrate the model again"
             ) from error
@@ -88,13 +88,14 @@ class RegionCalibration:
 def _kind_from_json(of: Mapping) -> KindCalibration:
     starts = [float("-inf"), *(float(value) for value in of["from_log_score"][1:])]
     columns = [[float(value) for value in of[name]] for name in ("chance", "low", "high")]
-    n = [int(value) for value in of["n"]]
+    n = list(of["n"])
     right = (
         of["from_log_score"][0] is None
+        and all(math.isfinite(start) for start in starts[1:])
         and starts == sorted(set(starts))
         and all(len(column) == len(starts) == len(n) for column in columns)
         and all(0 <= low <= p <= high <= 1 for p, low, high in zip(*columns, strict=True))
-        and min(n) >= 1
+        and all(isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in n)
     )
     if not right:
         raise ValueError
@@ -165,3 +166,33 @@ def _wilson(hits: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _log(score: float) -> float:
     """Logarithm of a score; a region of no expected error at all lies below every other."""
     return math.log(max(score, 1e-9))
+
+
+def region_reliability(chances: Sequence[float], held: Sequence[bool], bins: int = RELIABILITY_BINS) -> dict:
+    """Do stated chances come true on cases that they were not learnt from?
+
+    {"n", "bins", "brier", "ece"}. Bins of equally many regions by their chance, fewer where there are fewer regions, each {"n",
+    "chance" (mean), "share" (that held an error)}; `brier`: mean of (chance - held)^2; `ece`: mean over the regions of |chance -
+    share| of their bin; both [0, 1], NaN without a region.
+
+    :param chances: of each region, [0, 1]. :param held: whether it held a real error (`holds_error`).
+    :raises ValueError: when there are not as many of both, or a chance is not in [0, 1].
+    Source: Brier 1950; calibration error in bins of equal size as of Nguyen & O'Connor 2015.
+    """
+    stated, truth = np.asarray(chances, float).reshape(-1), np.asarray(held, bool).reshape(-1)
+    if stated.shape != truth.shape or not ((stated >= 0) & (stated <= 1)).all():
+        raise ValueError(f"expected as many chances, from 0 to 1, as outcomes; got {stated.size} and {truth.size}")
+    if not stated.size:
+        return {"n": 0, "bins": [], "brier": math.nan, "ece": math.nan}
+    order = np.lexsort((truth, stated))
+    stated, truth = stated[order], truth[order].astype(float)
+    found = [
+        {"n": int(part.size), "chance": float(stated[part].mean()), "share": float(truth[part].mean())}
+        for part in np.array_split(np.arange(stated.size), min(bins, stated.size))
+    ]
+    return {
+        "n": int(stated.size),
+        "bins": found,
+        "brier": float(((stated - truth) ** 2).mean()),
+        "ece": sum(item["n"] * abs(item["chance"] - item["share"]) for item in found) / stated.size,
+    }

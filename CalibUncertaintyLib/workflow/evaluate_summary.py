@@ -13,6 +13,7 @@ from ..evaluation.localisation import LocalisationCounts
 from ..evaluation.localisation_cases import localisation_of_cases, scalar_figures
 from ..evaluation.localisation_result import localisation_result
 from ..evaluation.statistics import mean_interval
+from ..uncertainty.region_calibration import region_reliability
 from .evaluate_case import read_counts
 from .evaluate_figures import DOMAINS
 from .evaluate_localisation import BUDGETS, STORED
@@ -23,7 +24,6 @@ CALIBRATION = (
     "mean_confidence", "signed_gap",
 )  # fmt: skip
 MEAN_DICE = "mean"  # of the structures that are drawn or predicted
-CHANCE_BINS = 5
 
 
 def summary_of(of_cases: Mapping[str, Mapping], files: Mapping[str, Path]) -> dict:
@@ -188,19 +188,16 @@ def regions_together(regions: Sequence[Mapping]) -> dict:
     """How often a listed region holds an error, by kind, and of the stated chances whether they come true.
 
     `kinds`: {kind: {"regions", "holding_error", "share"}}. `reliability`: bins of equally many regions by their stated chance,
-    each {"n", "chance", "share"}; `brier`: mean of (chance - holds an error)^2, [0, 1]; `with_chance`; NaN or empty without.
+    each {"n", "chance", "share"}, with `brier` and `ece` (`region_reliability`); `with_chance`; NaN or empty without.
     """
     known = [region for region in regions if region["holds_error"] is not None]
     kinds = {}
     for kind in dict.fromkeys(region["kind"] for region in known):
         held = [region["holds_error"] for region in known if region["kind"] == kind]
         kinds[kind] = {"regions": len(held), "holding_error": sum(held), "share": sum(held) / len(held)}
-    stated = sorted((float(r["chance"]), bool(r["holds_error"])) for r in known if r.get("chance") is not None)
-    chance, held = (np.array([pair[place] for pair in stated], float) for place in (0, 1))
-    bins = []
-    for part in np.array_split(np.arange(len(stated)), min(CHANCE_BINS, len(stated))) if stated else ():
-        bins.append({"n": int(part.size), "chance": float(chance[part].mean()), "share": float(held[part].mean())})
+    stated = [region for region in known if region.get("chance") is not None]
+    reliable = region_reliability([r["chance"] for r in stated], [r["holds_error"] for r in stated])
     return {
-        "regions": len(regions), "known": len(known), "with_chance": len(stated), "kinds": kinds, "reliability": bins,
-        "brier": float(((chance - held) ** 2).mean()) if stated else math.nan,
+        "regions": len(regions), "known": len(known), "with_chance": len(stated), "kinds": kinds,
+        "reliability": reliable["bins"], "brier": reliable["brier"], "ece": reliable["ece"],
     }  # fmt: skip
