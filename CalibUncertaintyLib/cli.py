@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .cli_evaluate import run_evaluate
+from .cli_last_layer import run_last_layer
 from .cli_options import parser_of
 from .errors import CalibUncertaintyError, Cancelled
 from .progress import JsonProgress, Progress, QuietProgress, TerminalProgress
@@ -124,10 +125,10 @@ def _run(options: argparse.Namespace, progress: Progress, answers) -> None:
         verb, arguments = str(request["verb"]), {key: v for key, v in request["arguments"].items() if v is not None}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibUncertaintyError(f"{path} is not a request (JSON with 'verb' and 'arguments')") from error
-    verbs: dict[str, Callable] = {"segment": _segment, "calibrate": _calibrate}
+    verbs: dict[str, Callable] = {"segment": _segment, "calibrate": _calibrate, "evaluate": run_evaluate}
     if verb not in verbs:
         raise CalibUncertaintyError(f"{path} asks for '{verb}'; known are {', '.join(verbs)}")
-    required = {"segment": {"ct", "model", "out"}, "calibrate": {"model", "cases"}}[verb]
+    required = {"segment": {"ct", "model", "out"}, "calibrate": {"model", "cases"}, "evaluate": {"model", "cases", "out"}}[verb]
     known = required | _known_arguments(verb)
     missing, unknown = required - set(arguments), set(arguments) - known
     if missing or unknown:
@@ -148,6 +149,10 @@ def _known_arguments(verb: str) -> set[str]:
         from .workflow.options import SegmentOptions
 
         return set(SegmentOptions.names())
+    if verb == "evaluate":
+        from .workflow.evaluate_options import EvaluateOptions
+
+        return set(EvaluateOptions.names())
     from .workflow.calibrate import CalibrateOptions
 
     return {"out", *CalibrateOptions.names()}
@@ -237,7 +242,7 @@ def parser() -> argparse.ArgumentParser:
     return parser_of(
         {
             "segment": _segment, "calibrate": _calibrate, "evaluate": run_evaluate, "info": _info, "check": _check,
-            "proof": _proof, "picture": _picture, "run": _run,
+            "last-layer": run_last_layer, "proof": _proof, "picture": _picture, "run": _run,
         }
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 
 from .cli_evaluate import add_evaluate
+from .cli_last_layer import add_last_layer
 from .version import __version__
 
 
@@ -30,6 +31,7 @@ def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     segment.set_defaults(verb=verbs_of["segment"])
     calibrate.set_defaults(verb=verbs_of["calibrate"])
     add_evaluate(verbs, [common, shown, members, pooling, computing], verbs_of["evaluate"])
+    add_last_layer(verbs, [common, shown, members, computing], verbs_of["last-layer"])
     _add_looking(verbs, common, members, pooling, computing, verbs_of)
     picture = verbs.add_parser("picture", parents=[common], help="a montage of slices of a Result")
     picture.add_argument("result", help="Result folder")

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
-from .folder import Fold, ModelFolder
+from .folder import SPLITS_NAME, Fold, ModelFolder
 from .member_set import MemberSet
 
 _ENDINGS = re.compile(r"\.(nii\.gz|nii|nrrd|nhdr|mha|mhd)$", re.IGNORECASE)
-SPLITS_NAME = "splits_final.json"
 _CHANNEL = re.compile(r"_\d{4}$")  # nnU-Net's number of the input channel, as in case_0000.nii.gz
 
 
@@ -137,7 +136,7 @@ def find_splits(model: ModelFolder, dataset: Path | None = None, given: str | os
         if not path.is_file():
             raise CalibUncertaintyError(f"{path} does not exist; give the model's {SPLITS_NAME}")
         return Splits.read(path)
-    own = [model.path / SPLITS_NAME, model.path.parent / SPLITS_NAME]
+    own = model.splits_paths
     for path in own:
         if path.is_file():
             return Splits.read(path)

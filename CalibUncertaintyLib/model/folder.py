@@ -16,6 +16,7 @@ from .heads import Heads
 
 FINAL_CHECKPOINT = "checkpoint_final.pth"
 RECORD_NAME = "calibration.json"
+SPLITS_NAME = "splits_final.json"
 Fold = int | str  # 0, 1, ... or "all", the fold nnU-Net trains on every case
 
 
@@ -203,10 +204,19 @@ class ModelFolder:
         """SHA-256 of plans.json."""
         return _sha256_of(self.path / "plans.json")
 
+    @property
+    def splits_paths(self) -> tuple[Path, Path]:
+        """Where a `splits_final.json` that came with the model may lie: in its folder, or one up, in that of its dataset.
+
+        One that lies elsewhere, such as in nnUNet_preprocessed, may be of another training.
+        """
+        return self.path / SPLITS_NAME, self.path.parent / SPLITS_NAME
+
     def training_cases(self, fold: Fold) -> list[str] | None:
-        """Identifiers of the cases this fold was trained on, from `splits_final.json`; None where it is not there."""
+        """Identifiers of the cases this fold was trained on, from the first of `splits_paths` that is there; None without it."""
         try:
-            splits = json.loads((self.path / "splits_final.json").read_text(encoding="utf-8"))
+            path = next((path for path in self.splits_paths if path.is_file()), self.splits_paths[0])
+            splits = json.loads(path.read_text(encoding="utf-8"))
             if fold == "all":
                 return sorted({case for split in splits for case in [*split["train"], *split["val"]]})
             return list(splits[int(fold)]["train"])

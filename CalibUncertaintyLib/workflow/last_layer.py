@@ -7,10 +7,9 @@ many do, and what that makes of Dice, is said before anything is stored.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,13 @@ from ..inference.devices import out_of_memory_in_words
 from ..inference.last_layer import CHUNK_VOXELS, FeaturePredictor, LastLayer
 from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
-from ..model.checkpoint import Checkpoint
-from ..model.folder import Fold, ModelFolder
+from ..model.folder import ModelFolder
 from ..progress import Progress
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from .cascade import run_previous_stage
 from .fit import Reference
 from .labelled import LabelledCase, read_cases, read_images, read_reference, refuse_doubtful_cases
-from .last_layer_folder import write_last_layers
+from .last_layer_folder import FittedLastLayer, FoldFit
 from .options import MemberOptions, is_number
 from .room import check_room
 
@@ -60,66 +58,6 @@ class LastLayerOptions(MemberOptions):
             raise CalibUncertaintyError(f"the pull to the trained weights must lie above 0, got {self.pull}")
 
 
-@dataclass(frozen=True)
-class FoldFit:
-    """The new last layer of one fold, and what it does.
-
-    nll: mean over the ROI voxels before and after, nats. changed: labels that differ, of `voxels` in the CTs. dice: mean over
-    cases before and after for each structure, NaN where a structure is neither predicted nor drawn anywhere.
-    """
-
-    fold: Fold
-    layer: LastLayer
-    source: Checkpoint = field(repr=False)
-    nll: tuple[float, float]
-    changed: int
-    voxels: int
-    dice: dict[str, tuple[float, float]]
-    sampled: int
-
-    def in_words(self) -> str:
-        """As in "fold 0: 12 of 20,000 labels change, NLL 0.412 to 0.380, Dice Liver 0.951 to 0.950"."""
-        dice = ", ".join(f"{name} {before:.4f} to {after:.4f}" for name, (before, after) in self.dice.items())
-        return (
-            f"fold {self.fold}: {self.changed:,} of {self.voxels:,} labels change, NLL {self.nll[0]:.4f} to {self.nll[1]:.4f},"
-            f" Dice {dice}"
-        )
-
-
-@dataclass(frozen=True)
-class FittedLastLayer:
-    """New last layers of a model's folds. fitted_on, measured_on: identifiers of cases; the same where none were kept apart."""
-
-    model: ModelFolder
-    folds: tuple[FoldFit, ...]
-    fitted_on: tuple[str, ...]
-    measured_on: tuple[str, ...]
-    roi_mm: float
-    pull: float
-
-    @property
-    def changed_labels(self) -> int:
-        """Over all folds."""
-        return sum(fold.changed for fold in self.folds)
-
-    def in_words(self) -> str:
-        """The figures of every fold in one line."""
-        where = "on the cases it was fitted on" if self.fitted_on == self.measured_on else "on other cases"
-        return f"{'; '.join(fold.in_words() for fold in self.folds)} ({where})"
-
-    def write(self, out: str | Path, allow_changed_labels: bool = False) -> Path:
-        """A new model folder with `checkpoint_last_layer.pth` beside each `checkpoint_final.pth`; see `write_last_layers`.
-
-        Raises CalibUncertaintyError where labels change and that was not allowed, with the figures, and where `out` exists.
-        """
-        if self.changed_labels and not allow_changed_labels:
-            raise CalibUncertaintyError(
-                f"the new last layer changes the segmentation, and nothing was stored: {self.in_words()}; confirm with"
-                " allow_changed_labels, or choose a method that keeps the labels, such as temperature"
-            )
-        return write_last_layers(self, Path(os.path.abspath(out)))
-
-
 @out_of_memory_in_words()
 def fit_last_layer(
     cases: str | Path | Sequence[LabelledCase], model: str | Path | ModelFolder, *,
@@ -127,7 +65,8 @@ def fit_last_layer(
 ) -> FittedLastLayer:  # fmt: skip
     """Fit the last layer of every fold on held-out labelled cases, each fold by itself. Nothing is written.
 
-    test_cases: to measure on; without them the figures are those of the cases that were fitted on, and too good.
+    test_cases: to measure on; of a list with splits those of split test. Without them the figures are those of the cases that
+    were fitted on, and too good.
     options: see `LastLayerOptions`. Features of the cases are kept in a temporary folder while a fold is fitted.
     Raises CalibUncertaintyError, one line, for anything that is wrong with a case or the model.
     Source: Rousseau et al. 2021, section 2.2 "Fine-tuning".
@@ -137,7 +76,7 @@ def fit_last_layer(
     folder = model if isinstance(model, ModelFolder) else ModelFolder.open(model)
     folder.refuse_unsupported()
     listed = read_cases(cases) if isinstance(cases, str | Path) else list(cases)
-    apart = read_cases(test_cases) if isinstance(test_cases, str | Path) else list(test_cases or ())
+    apart = read_cases(test_cases, default_split="test") if isinstance(test_cases, str | Path) else list(test_cases or ())
     both = sorted({case.id for case in listed} & {case.id for case in apart})
     if both:
         raise CalibUncertaintyError(f"the case {both[0]} is listed for fitting and for testing; list it once")

@@ -1,24 +1,82 @@
-"""A copy of a model folder with new last layers: what `FittedLastLayer.write` stores."""
+"""New last layers: what they do, and the copy of a model folder that `FittedLastLayer.write` stores."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import CalibUncertaintyError
-from ..model.folder import FINAL_CHECKPOINT
+from ..inference.last_layer import LastLayer
+from ..model.checkpoint import Checkpoint
+from ..model.folder import FINAL_CHECKPOINT, SPLITS_NAME, Fold, ModelFolder
 from .room import check_room
 from .writing import write_json, written_aside
 
-if TYPE_CHECKING:
-    from .last_layer import FittedLastLayer, FoldFit
-
 LAST_LAYER_CHECKPOINT = "checkpoint_last_layer.pth"
 LAST_LAYER_FILE = "last_layer.json"
-_SPLITS = "splits_final.json"
+
+
+@dataclass(frozen=True)
+class FoldFit:
+    """The new last layer of one fold, and what it does.
+
+    nll: mean over the ROI voxels before and after, nats. changed: labels that differ, of `voxels` in the CTs. dice: mean over
+    cases before and after for each structure, NaN where a structure is neither predicted nor drawn anywhere.
+    """
+
+    fold: Fold
+    layer: LastLayer
+    source: Checkpoint = field(repr=False)
+    nll: tuple[float, float]
+    changed: int
+    voxels: int
+    dice: dict[str, tuple[float, float]]
+    sampled: int
+
+    def in_words(self) -> str:
+        """As in "fold 0: 12 of 20,000 labels change, NLL 0.412 to 0.380, Dice Liver 0.951 to 0.950"."""
+        dice = ", ".join(f"{name} {before:.4f} to {after:.4f}" for name, (before, after) in self.dice.items())
+        return (
+            f"fold {self.fold}: {self.changed:,} of {self.voxels:,} labels change, NLL {self.nll[0]:.4f} to {self.nll[1]:.4f},"
+            f" Dice {dice}"
+        )
+
+
+@dataclass(frozen=True)
+class FittedLastLayer:
+    """New last layers of a model's folds. fitted_on, measured_on: identifiers of cases; the same where none were kept apart."""
+
+    model: ModelFolder
+    folds: tuple[FoldFit, ...]
+    fitted_on: tuple[str, ...]
+    measured_on: tuple[str, ...]
+    roi_mm: float
+    pull: float
+
+    @property
+    def changed_labels(self) -> int:
+        """Over all folds."""
+        return sum(fold.changed for fold in self.folds)
+
+    def in_words(self) -> str:
+        """The figures of every fold in one line."""
+        where = "on the cases it was fitted on" if self.fitted_on == self.measured_on else "on other cases"
+        return f"{'; '.join(fold.in_words() for fold in self.folds)} ({where})"
+
+    def write(self, out: str | Path, allow_changed_labels: bool = False) -> Path:
+        """A new model folder with `checkpoint_last_layer.pth` beside each `checkpoint_final.pth`; see `write_last_layers`.
+
+        Raises CalibUncertaintyError where labels change and that was not allowed, with the figures, and where `out` exists.
+        """
+        if self.changed_labels and not allow_changed_labels:
+            raise CalibUncertaintyError(
+                f"the new last layer changes the segmentation, and nothing was stored: {self.in_words()}; confirm with"
+                " allow_changed_labels (--allow-changed-labels), or choose a method that keeps the labels, such as temperature"
+            )
+        return write_last_layers(self, Path(os.path.abspath(out)))
 
 
 def write_last_layers(fitted: FittedLastLayer, out: Path) -> Path:
@@ -65,15 +123,16 @@ def _write_fold(fitted: FittedLastLayer, fold: FoldFit, folder: Path) -> None:
 
 def _write_splits(fitted: FittedLastLayer, folder: Path) -> None:
     try:
-        splits = json.loads((fitted.model.path / _SPLITS).read_text(encoding="utf-8"))
+        found = next(path for path in fitted.model.splits_paths if path.is_file())
+        splits = json.loads(found.read_text(encoding="utf-8"))
         for fold in fitted.folds:
             # fold_all trained on every case that is listed: one more in any split is one more for it
             split = splits[0 if fold.fold == "all" else int(fold.fold)]
             split["train"] = [*split["train"], *(case for case in fitted.fitted_on if case not in split["train"])]
             split["val"] = [case for case in split["val"] if case not in fitted.fitted_on]
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (StopIteration, OSError, ValueError, KeyError, IndexError, TypeError):
         return  # unknown it was, and unknown it stays; last_layer.json names the cases
-    write_json(folder / _SPLITS, splits)
+    write_json(folder / SPLITS_NAME, splits)
 
 
 def _described(fitted: FittedLastLayer) -> dict:

@@ -1,4 +1,4 @@
-"""Class-conditional calibrators through the real package fiducio; part of the test extra, and skipped with a reason where it is not installed."""
+"""Class-conditional calibrators through the real package fiducio, which the test extra brings; skipped where it is not there."""
 
 import sys
 

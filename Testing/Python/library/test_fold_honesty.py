@@ -38,6 +38,18 @@ def test_folds_without_splits_are_unknown(members, tmp_path):
     assert unknown_training(MemberSet.choose([*members.models, third])) == [third]
 
 
+def test_splits_that_came_with_the_model_may_lie_one_folder_up_and_the_models_own_come_first(tmp_path):
+    folder = model_folder(tmp_path / "Dataset001_X", seed="d")
+    (folder.parent / "splits_final.json").write_text(json.dumps(SPLITS), encoding="utf-8")
+    members = MemberSet.choose(folder)
+    assert unknown_training(members) == []
+    assert trained_on(["p3", "new"], members) == {"p3": [(0, 1)]}
+    (folder / "splits_final.json").write_text(json.dumps([{"train": ["p9"], "val": []}] * 2), encoding="utf-8")
+    assert trained_on(["p3", "p9"], members) == {"p9": [(0, 0), (0, 1)]}
+    (folder / "splits_final.json").write_text("no JSON", encoding="utf-8")
+    assert unknown_training(members) == [folder]
+
+
 @pytest.mark.parametrize(
     ("name", "found"),
     [

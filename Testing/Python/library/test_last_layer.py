@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from engine_parts import prepared, stock_logits, whole_logits
 from scipy.special import softmax
 from tiny_model import plans, stock_prediction, write_ct, write_model
 
-from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib import CalibUncertaintyError, cli
 from CalibUncertaintyLib.inference.last_layer import FeaturePredictor
 from CalibUncertaintyLib.model.folder import ModelFolder
 from CalibUncertaintyLib.model.member_set import MemberSet
@@ -185,6 +188,50 @@ def test_fitted_cases_count_as_training_cases_of_the_copy(cases, model, tmp_path
         (model / "splits_final.json").unlink()
     assert ModelFolder.open(out).training_cases(0) == ["x", "case0"]
     assert ModelFolder.open(out).training_cases(1) == ["y"]
+
+
+def test_splits_one_folder_up_are_taken_over_into_the_copy(cases, model, tmp_path):
+    source = tmp_path / "Dataset001_X" / model.name
+    shutil.copytree(model, source)
+    (source.parent / "splits_final.json").write_text(json.dumps([{"train": ["x"], "val": ["case0"]}] * 2))
+    found = fit_last_layer(cases[:1], source, folds=[0], mirroring=False, pull=1e6)
+    assert ModelFolder.open(found.write(tmp_path / "copy")).training_cases(0) == ["x", "case0"]
+
+
+def test_the_terminal_writes_the_copy_when_changed_labels_are_allowed(cases, model, tmp_path, capsys):
+    lines = [
+        f"{case.id},{case.ct},{case.labels},{split}"
+        for case, split in zip(cases, ["calibration", "test", "x"], strict=True)
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(["id,ct,labels,split", *lines]))
+    asked = [
+        "last-layer",
+        "--model",
+        str(model),
+        "--cases",
+        str(tmp_path / "cases.csv"),
+        "--folds",
+        "0",
+        "--flips",
+        "off",
+    ]
+    asked += ["--test-cases", str(tmp_path / "cases.csv"), "--out", str(tmp_path / "copy"), "--quiet"]
+    assert cli.main(asked) == 1
+    assert "labels change" in (said := capsys.readouterr().err)
+    assert "--allow-changed-labels" in said
+    assert not (tmp_path / "copy").exists()
+    assert cli.main([*asked, "--allow-changed-labels"]) == 0
+    assert (tmp_path / "copy" / "fold_0" / NEW).is_file()
+    described = json.loads((tmp_path / "copy" / "last_layer.json").read_text())
+    assert (described["fitted_on"], described["measured_on"]) == (["case0"], ["case1"])
+    assert cli.main([*asked, "--allow-changed-labels"]) == 1  # said before anything is computed
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_either_module_of_the_last_layer_can_be_imported_first():
+    for first in ("last_layer", "last_layer_folder"):
+        command = f"import CalibUncertaintyLib.workflow.{first}, CalibUncertaintyLib.workflow.last_layer"
+        subprocess.run([sys.executable, "-c", command], check=True)
 
 
 def test_regions_have_a_logistic_regression_each(tmp_path):
