@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,9 @@ class RegionVoxels:
     of: Mapping[int, np.ndarray]
 
     @classmethod
-    def of_result(cls, result: Result) -> RegionVoxels:
-        """Of every region that the Result lists. Raises CalibUncertaintyError where a map is missing."""
-        regions = result.regions
+    def of_result(cls, result: Result, regions: Sequence[Region] | None = None) -> RegionVoxels:
+        """Of every region that the Result lists, or of some of them. Raises CalibUncertaintyError where a map is missing."""
+        regions = result.regions if regions is None else regions
         missed = [region for region in regions if region.kind == POSSIBLE_MISS]
         uncertain = [region for region in regions if region.kind != POSSIBLE_MISS]
         geometry, found = result.probability(next(iter(result.labels))), {}

@@ -35,17 +35,20 @@ def surfacesOf(result):
     :param result: `Result`.
     :raises CalibUncertaintyError: if a map is missing.
     """
-    from CalibUncertaintyLib.uncertainty.regions import UNCERTAIN
+    from CalibUncertaintyLib.result_regions import RegionVoxels
+    from CalibUncertaintyLib.uncertainty.regions import POSSIBLE_MISS
 
-    listed = [region for region in result.regions if region.kind == UNCERTAIN]
+    listed = [region for region in result.regions if region.kind != POSSIBLE_MISS]
     provenance = result.provenance
     values, title, unit, upper = _values(listed, provenance)
     structures = _structures(result.segmentation)
     if not listed or provenance["maps"]["distance"]["file"] is None:
         return RegionSurfaces(None, structures, title, unit, upper)
     volume, threshold = result.uncertainty(provenance["threshold"]["measure"]), provenance["threshold"]["value"]
-    mask = (volume.array >= threshold) & (result.distance.array <= provenance["roi"]["distance_mm"])
-    numbered = _regionNumbers(mask, listed, volume)
+    voxels = RegionVoxels.of_result(result, listed)
+    numbered = np.zeros(volume.array.shape, np.int32)
+    for region in listed:
+        numbered.reshape(-1)[voxels.of[region.id]] = region.id
     surface = levelSurface(np.where(numbered > 0, volume.array, np.float32(0)), volume.ijk_to_ras, threshold)
     if surface is None:
         return RegionSurfaces(None, structures, title, unit, upper)
@@ -63,21 +66,6 @@ def _values(listed, provenance):
     entry = next(item for item in provenance["maps"]["uncertainty"] if item["measure"] == measure)
     values = {region.id: float(region.mean) for region in listed}
     return values, f"Mean {entry['title'][:1].lower()}{entry['title'][1:]}", entry["unit"], float(entry["range"][1])
-
-
-def _regionNumbers(mask, listed, volume):
-    """The numbers of the listed regions, voxel by voxel (z, y, x); 0 where there is none, or one too small to be listed."""
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    components = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
-    number = np.zeros(int(components.max()) + 1, np.int32)
-    for region in listed:
-        index = tuple(np.rint(volume.index_from_lps(region.peak_lps_mm)).astype(int))
-        if all(0 <= i < n for i, n in zip(index, mask.shape, strict=True)):
-            number[components[index]] = region.id
-    number[0] = 0
-    return number[components]
 
 
 def _addValues(surface, numbered, volume, values):

@@ -49,6 +49,24 @@ def test_regions_that_are_not_listed_are_not_drawn(result):
     assert set(numbers.tolist()) == {2, 3}
 
 
+def test_regions_of_every_kind_but_possible_misses_are_drawn(result):
+    kinds = ["boundary", "non_boundary", "uncertain", "possible_miss"]
+    regions = [{**region, "kind": kinds[number % 4]} for number, region in enumerate(result.provenance["regions"])]
+    named = dataclasses.replace(result, provenance={**result.provenance, "regions": regions})
+    _, _, numbers = arrays_of(regionSurfaces.surfacesOf(named).regions)
+    assert len(regions) >= 4
+    assert set(numbers.tolist()) == {region["id"] for region in regions if region["kind"] != "possible_miss"}
+
+
+def test_regions_merged_across_a_gap_are_drawn_in_all_their_parts(result):
+    provenance = {**result.provenance, "regions": result.provenance["regions"][:1], "merge_gap_mm": 50.0}
+    merged = dataclasses.replace(result, provenance=provenance)
+    alone = dataclasses.replace(result, provenance={**provenance, "merge_gap_mm": 0.0})
+    drawn = [arrays_of(regionSurfaces.surfacesOf(of).regions)[2] for of in (merged, alone)]
+    assert set(drawn[0].tolist()) == set(drawn[1].tolist()) == {result.regions[0].id}
+    assert len(drawn[0]) > len(drawn[1])
+
+
 def test_a_calibrated_chance_takes_the_place_of_the_mean_where_all_regions_have_one(result, monkeypatch):
     from types import SimpleNamespace
 
