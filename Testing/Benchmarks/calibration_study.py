@@ -8,14 +8,11 @@ empty left out). Nothing is chosen by looking at the test split; the choice that
 cross-validation's over the calibration cases, and is marked.
 """
 
-import argparse
 import json
-import platform
 import tempfile
-from datetime import date
 from pathlib import Path
 
-from temperature_study import cases_of
+from temperature_study import about, cases_of, member_options, study_parser
 
 from CalibUncertaintyLib.evaluation.statistics import paired_difference, wilcoxon_signed_rank
 from CalibUncertaintyLib.inference.members import MemberPredictor
@@ -28,24 +25,14 @@ from CalibUncertaintyLib.workflow.compare import candidates_of, compare
 from CalibUncertaintyLib.workflow.fit import figures
 from CalibUncertaintyLib.workflow.labelled import collect, refuse_doubtful_cases
 from CalibUncertaintyLib.workflow.options import MemberOptions
-from CalibUncertaintyLib.workflow.report import versions
 
 ROI_MM = 15.0
 KEYS = ("nll", "brier_sum", "ece_toplabel", "ece_class", "signed_gap", "dice")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--group", required=True, help="okbp or sts")
-    parser.add_argument("--model", type=Path, nargs="+", required=True)
-    parser.add_argument("--folds", nargs="+", default=["all"])
-    parser.add_argument("--flips", choices=["mean", "off", "members"], default="mean")
-    parser.add_argument("--checkpoints", nargs="+", help="as in calibrate")
-    parser.add_argument("--out", type=Path, required=True)
-    chosen = parser.parse_args()
-    folds = "all" if chosen.folds == ["all"] else [int(fold) for fold in chosen.folds]
-    members = MemberOptions(folds=folds, flips=chosen.flips, checkpoints=chosen.checkpoints).members_of(chosen.model)
+    chosen = study_parser(__doc__).parse_args()
+    members = MemberOptions(**member_options(chosen)).members_of(chosen.model)
     progress = TerminalProgress()
     predictor = MemberPredictor(members)
     members, model = predictor.chosen, predictor.chosen.models[0]
@@ -84,12 +71,11 @@ def main() -> None:
                     **next(row for row in rows if (row["mode"], row["method"]) == (candidate.mode, candidate.method)),
                 }
             )  # fmt: skip
-    content = {
-        "date": date.today().isoformat(), "machine": f"{platform.machine()}, device {predictor.device}", "group": chosen.group,
-        "model": model.name, "members": members.to_json(), "described": members.describe(), "n_members": len(predictor.members),
-        "calibration_cases": [voxels.case.id for voxels in calibration], "test_cases": [voxels.case.id for voxels in test],
-        "versions": versions(), "ways": answers,
-    }  # fmt: skip
+    content = about(chosen, predictor) | {
+        "calibration_cases": [voxels.case.id for voxels in calibration],
+        "test_cases": [voxels.case.id for voxels in test],
+        "ways": answers,
+    }
     chosen.out.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
     print(table(answers))
 
@@ -105,7 +91,10 @@ def tests_of(of_domain: dict, key: str) -> dict:
 
 def table(answers: list[dict]) -> str:
     """Markdown: mean over test cases, before -> after."""
-    lines = ["| way | domain | NLL | Brier | ECE | class ECE | Dice | labels unlike stock's | NLL held out |", "|---" * 9 + "|"]
+    lines = [
+        "| way | domain | NLL | Brier | ECE | class ECE | Dice | labels unlike stock's | NLL held out |",
+        "|---" * 9 + "|",
+    ]
     for answer in answers:
         for name, domain in answer["domains"].items():
             means = [

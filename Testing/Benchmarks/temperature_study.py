@@ -16,9 +16,10 @@ from pathlib import Path
 from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.model.record import CalibrationRecord
+from CalibUncertaintyLib.model.record_check import POOL_MODES
 from CalibUncertaintyLib.plain_json import plain
 from CalibUncertaintyLib.progress import TerminalProgress
-from CalibUncertaintyLib.workflow.applied import MODES, AppliedCalibration
+from CalibUncertaintyLib.workflow.applied import AppliedCalibration
 from CalibUncertaintyLib.workflow.calibrate import calibrate, collect_cases
 from CalibUncertaintyLib.workflow.fit import Reference, figures
 from CalibUncertaintyLib.workflow.labelled import LabelledCase, refuse_doubtful_cases
@@ -32,23 +33,46 @@ def cases_of(data: Path, group: str, split: str) -> list[LabelledCase]:
     chosen = [case for case in listed if case.get("split") == split and case["id"].startswith(group)]
     if not chosen:
         raise CalibUncertaintyError(f"{data / 'cases.json'} has no case '{group}*' in the split {split}")
-    return [LabelledCase(c["id"], data / c["files"]["ct"], data / c["files"]["ct"].replace("_ct.", "_seg.")) for c in chosen]
+    return [
+        LabelledCase(c["id"], data / c["files"]["ct"], data / c["files"]["ct"].replace("_ct.", "_seg.")) for c in chosen
+    ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def study_parser(description: str | None) -> argparse.ArgumentParser:
+    """What every study of a model on labelled cases asks for."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--group", required=True, help="okbp or sts")
     parser.add_argument("--model", type=Path, nargs="+", required=True)
     parser.add_argument("--folds", nargs="+", default=["all"])
     parser.add_argument("--flips", choices=["mean", "off", "members"], default="mean")
     parser.add_argument("--checkpoints", nargs="+", help="as in calibrate")
+    parser.add_argument("--out", type=Path, required=True)
+    return parser
+
+
+def member_options(chosen: argparse.Namespace) -> dict:
+    """The members that were chosen, as `MemberOptions` takes them."""
+    folds = "all" if chosen.folds == ["all"] else [int(fold) for fold in chosen.folds]
+    return {"folds": folds, "flips": chosen.flips, "checkpoints": chosen.checkpoints}
+
+
+def about(chosen: argparse.Namespace, predictor: MemberPredictor) -> dict:
+    """What a study's file says of itself: when, where, and with which members."""
+    members = predictor.chosen
+    return {
+        "date": date.today().isoformat(), "machine": f"{platform.machine()}, device {predictor.device}", "group": chosen.group,
+        "model": members.models[0].name, "members": members.to_json(), "described": members.describe(),
+        "n_members": len(predictor.members), "versions": versions(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = study_parser(__doc__)
     parser.add_argument("--dropout", type=int, default=0, metavar="N", help="samples of each network")
     parser.add_argument("--record", type=Path, help="use this record if it is there, else fit and write it")
-    parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
-    folds = "all" if chosen.folds == ["all"] else [int(fold) for fold in chosen.folds]
-    options = {"folds": folds, "flips": chosen.flips, "checkpoints": chosen.checkpoints, "dropout": chosen.dropout}
+    options = member_options(chosen) | {"dropout": chosen.dropout}
     members = MemberOptions(**options).members_of(chosen.model)
     record_path = chosen.record or chosen.out.with_suffix(".record.json")
     if not record_path.exists():
@@ -63,7 +87,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         voxels = collect_cases(test, model, predictor, 15.0, Path(folder), TerminalProgress())
         answers = {}
-        for mode in MODES:
+        for mode in POOL_MODES:
             entry, reason = record.find(members.fingerprint(), mode, members.mirroring)
             if entry is None:
                 raise CalibUncertaintyError(reason)
@@ -76,12 +100,7 @@ def main() -> None:
                 "test_before": figures(voxels, before, reference),
                 "test_after": figures(voxels, after, reference),
             }
-    content = {
-        "date": date.today().isoformat(), "machine": f"{platform.machine()}, device {predictor.device}", "group": chosen.group,
-        "model": model.name, "members": members.to_json(), "described": members.describe(), "n_members": len(predictor.members),
-        "roi": "15 mm around prediction or reference",
-        "versions": versions(), "modes": answers,
-    }  # fmt: skip
+    content = about(chosen, predictor) | {"roi": "15 mm around prediction or reference", "modes": answers}
     chosen.out.write_text(json.dumps(plain(content), indent=1) + "\n", encoding="utf-8")
     for mode, answer in answers.items():
         before, after = (answer[key]["per_case"] for key in ("test_before", "test_after"))
