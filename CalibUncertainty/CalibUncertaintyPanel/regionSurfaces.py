@@ -65,7 +65,8 @@ def _values(listed, provenance):
     measure = provenance["threshold"]["measure"]
     entry = next(item for item in provenance["maps"]["uncertainty"] if item["measure"] == measure)
     values = {region.id: float(region.mean) for region in listed}
-    return values, f"Mean {entry['title'][:1].lower()}{entry['title'][1:]}", entry["unit"], float(entry["range"][1])
+    end = float((entry.get("scale") or entry["range"])[1])  # where the colours end in the slices, too
+    return values, f"Mean {entry['title'][:1].lower()}{entry['title'][1:]}", entry["unit"], end
 
 
 def _addValues(surface, numbered, volume, values):
