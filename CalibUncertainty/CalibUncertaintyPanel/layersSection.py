@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from .backgroundAnswer import BackgroundAnswer
-from .overlays import PER_STRUCTURE
+from .measureInfo import PER_STRUCTURE
 from .parameterNode import CtWindow
 from .sliceLayers import LayerView, showLayers
 

@@ -39,6 +39,21 @@ def addVolume(scene, name, scale):
     return node
 
 
+def giveVoxels(volumeNode, shape):
+    """Make sure that a volume has float voxels of this shape (z, y, x); new ones hold anything.
+
+    :return: whether they are new.
+    """
+    image = volumeNode.GetImageData()
+    if image is not None and image.GetDimensions()[::-1] == tuple(shape) and image.GetScalarType() == vtk.VTK_FLOAT:
+        return False
+    image = vtk.vtkImageData()
+    image.SetDimensions(shape[::-1])
+    image.AllocateScalars(vtk.VTK_FLOAT, 1)
+    volumeNode.SetAndObserveImageData(image)
+    return True
+
+
 def colorScaleNode(scene, scale):
     """The colour table of a scale: the scene's own one, or a new one."""
     for node in nodesOfClass(scene, "vtkMRMLColorTableNode"):
@@ -178,7 +193,8 @@ def addSegmentation(scene, result, ctNode):
     node.CreateDefaultDisplayNodes()
     labelmap = _orientedLabelmap(result.segmentation)
     if labelmap is not None:
-        present = set(np.unique(result.segmentation.array).tolist())
+        voxels = vtk.util.numpy_support.vtk_to_numpy(labelmap.GetPointData().GetScalars())
+        present = set(np.unique(voxels).tolist())  # of the labelled part: the whole CT would take as long as reading it
         for order, (value, structure) in enumerate(result.labels.items()):
             if value in present:
                 node.GetSegmentation().AddSegment(_segment(labelmap, value, structure, order), f"label_{value}")

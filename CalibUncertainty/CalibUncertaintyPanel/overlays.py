@@ -5,47 +5,19 @@ and one measure of uncertainty. Choosing another structure or measure swaps the 
 display node's: moving it recomputes nothing.
 """
 
-from dataclasses import dataclass
-
-import numpy as np
-import slicer
+from dataclasses import replace
 
 from . import overlayNodes
+from .maskedMap import MaskedMap
+from .measureInfo import PER_STRUCTURE, MeasureInfo, measuresOf
 from .mrmlTools import matrixFromArray
+from .resultMaps import ResultMaps
+from .roiChoice import RoiChoice
+from .visibleFill import VisibleFill
 
 PREFIX = "CalibUncertainty."
-CACHED_MAPS = 6  # a map of the box is 4 bytes a voxel
 SMALLEST_SHOWN = 1e-6  # a voxel of exactly 0 is one with nothing to show: outside the ROI, or without any uncertainty
-PER_STRUCTURE = "entropy_k"
 DEFAULT_PROBABILITY_FLOOR = 0.05
-
-
-@dataclass(frozen=True)
-class MeasureInfo:
-    """One measure of a Result, as `result.json` describes it. `threshold` is the one stored for the model, or the default.
-
-    `scale` is where its colours end, well below `upper` where hardly any voxel comes near that; 0 where an older Result or
-    scene does not say.
-    """
-
-    id: str
-    title: str
-    unit: str
-    upper: float
-    sentence: str
-    threshold: float
-    thresholdSource: str
-    available: bool
-    scale: float = 0.0
-
-    @property
-    def scaleEnd(self):
-        """Where the colour scale ends."""
-        return self.scale or self.upper
-
-    def sliderEnd(self, threshold):
-        """Where a slider for the threshold ends: with the colours, unless this threshold or the stored one lies beyond."""
-        return self.scaleEnd if max(threshold, self.threshold) <= self.scaleEnd else self.upper
 
 
 class Overlays:
@@ -61,9 +33,10 @@ class Overlays:
         self.uncertaintyNode = uncertaintyNode
         self.segmentationNode = segmentationNode
         self.result = result
-        self._maps = {}
+        self.maps = ResultMaps(result)
+        self._fills = {node: VisibleFill(scene, node) for node in (probabilityNode, uncertaintyNode)}
         self._rawIsReady = False
-        self._roiDistanceMm = None
+        self._roi = None
         self._scaleObservation = overlayNodes.legendFollowsWindow(uncertaintyNode)
 
     @classmethod
@@ -81,7 +54,7 @@ class Overlays:
         overlays = cls(scene, probabilityNode, uncertaintyNode, segmentationNode, result)
         for node in overlays.nodes:
             overlays._describe(node)
-        overlays._roiDistanceMm = overlays.roiLimitMm
+        overlays._roi = RoiChoice(overlays.roiLimitMm)
         overlays.showProbability(structure or overlays.structures[0])
         overlays.showUncertainty(measure, structure or overlays.structures[0])
         overlays.setProbabilityFloor(DEFAULT_PROBABILITY_FLOOR)
@@ -97,10 +70,11 @@ class Overlays:
         return cls(scene, probabilityNode, uncertaintyNode, segmentationNode, result)
 
     def release(self):
-        """Forget the cached maps and stop observing; the nodes stay in the scene."""
+        """Forget the cached maps and stop observing; the nodes stay in the scene, complete."""
+        self.completeFill()
         overlayNodes.stopObserving(self._scaleObservation)
         self._scaleObservation = None
-        self._maps.clear()
+        self.maps.clear()
         self.result = None
 
     def hide(self):
@@ -159,23 +133,7 @@ class Overlays:
         """Every `MeasureInfo` of the Result, those that cannot be shown included."""
         if self.result is None:
             return [overlayNodes.savedMeasure(self.uncertaintyNode, MeasureInfo)]
-        entries = list(self.result.provenance["maps"]["uncertainty"])
-        if PER_STRUCTURE not in [entry["measure"] for entry in entries]:
-            entries.append(_entropyOfOneStructure())
-        return [
-            MeasureInfo(
-                id=entry["measure"],
-                title=entry["title"],
-                unit=entry["unit"],
-                upper=float(entry["range"][1]),
-                sentence=entry["sentence"],
-                threshold=float(entry["threshold"]),
-                thresholdSource=entry["threshold_source"],
-                available=entry["file"] is not None or entry["measure"] == PER_STRUCTURE,
-                scale=float(entry.get("scale", entry["range"])[1]),
-            )
-            for entry in entries
-        ]
+        return measuresOf(self.result)
 
     def measure(self, identifier):
         """The `MeasureInfo` with this identifier.
@@ -193,37 +151,56 @@ class Overlays:
         return float(self.result.provenance["roi"]["distance_mm"]) if self.result is not None else 0.0
 
     @property
-    def roiDistanceMm(self):
-        """Distance from the structures, in mm, up to which uncertainty is shown now."""
-        return self.roiLimitMm if self._roiDistanceMm is None else self._roiDistanceMm
+    def roi(self):
+        """`RoiChoice` inside which uncertainty is shown now; None in a saved scene, where that is not known."""
+        return self._roi
+
+    @property
+    def shownChoice(self):
+        """(Key of the measure, `RoiChoice`) that is shown: two equal ones show the same voxels."""
+        return (self.shownMeasure, self.uncertaintyNode.GetAttribute(PREFIX + "Structure") or None), self._roi
+
+    def writeInSteps(self):
+        """Write large maps in steps, what the views show first. Call `fillMore` until it returns False."""
+        for fill in self._fills.values():
+            fill.inSteps = True
+
+    def fillMore(self):
+        """Write for a few milliseconds; whether there is more to do."""
+        return any([fill.step() for fill in self._fills.values() if fill.pending])
+
+    def completeFill(self):
+        """Write all voxels now: for whoever reads them all from the nodes."""
+        for fill in self._fills.values():
+            fill.finish()
 
     def rawReader(self, structure):
         """A function that reads the raw probability of a structure, for a thread: it takes seconds the first time.
 
         It touches neither the scene nor these layers; hand what it returns to `takeRaw`.
         """
-        result = self.result
-        return lambda: result.raw_probability(structure)
+        return self.maps.reader(self.maps.probabilityKey(structure, raw=True))
 
     @property
     def uncertaintyVolume(self):
         """The `Volume` of the measure that is shown, up to every distance; None without a Result."""
         if self.result is None:
             return None
-        return self._uncertainty(self.shownMeasure, self.uncertaintyNode.GetAttribute(PREFIX + "Structure"))
+        return self.maps.get(self.shownChoice[0])
 
     def probabilityReader(self, structures):
         """A function from a structure's name to its probability `Volume`, for a thread; what is in memory is not read again.
 
         :param structures: names of the structures that will be asked for.
         """
-        result = self.result
-        known = {name: self._maps[("probability", name)] for name in structures if ("probability", name) in self._maps}
+        result, maps = self.result, self.maps
+        keys = {name: maps.probabilityKey(name) for name in structures}
+        known = {name: maps.get(key) for name, key in keys.items() if maps.isReady(key)}
         return lambda structure: known[structure] if structure in known else result.probability(structure)
 
     def takeRaw(self, structure, volume):
         """Keep what `rawReader`'s function has returned."""
-        self._cached(("raw", structure), lambda: volume)
+        self.maps.take(self.maps.probabilityKey(structure, raw=True), volume)
         self._rawIsReady = True
 
     def showProbability(self, structure, raw=False):
@@ -231,11 +208,12 @@ class Overlays:
 
         :param raw: as it was before calibration; the colour scale stays the same. See `rawAvailability`.
         """
-        volume = self._probability(structure, raw)
-        self._fill(self.probabilityNode, volume, volume.array)
+        volume = self.maps.get(self.maps.probabilityKey(structure, raw))
+        self._fill(self.probabilityNode, volume, MaskedMap(volume.array))
         self.probabilityNode.SetAttribute(PREFIX + "Structure", structure)
         self.probabilityNode.SetAttribute(PREFIX + "Raw", "true" if raw else "false")
         self.probabilityNode.SetName(f"Probability of {structure}{' (RAW, NOT CALIBRATED)' if raw else self._suffix}")
+        self._keepShown()
         overlayNodes.setScale(self.probabilityNode, 1.0)
         overlayNodes.setLegend(self.probabilityNode, f"Probability\n{structure}\n{'RAW' if raw else self._state}")
 
@@ -244,7 +222,7 @@ class Overlays:
         known = {info.id: info for info in self.measures if info.available}
         info = known.get(measure) or next(iter(known.values()))
         ofStructure = f" of {structure}" if info.id == PER_STRUCTURE else ""
-        self._uncertainty(info.id, structure)  # if its file has gone, nothing has been changed yet
+        self.maps.get(self.maps.measureKey(info.id, structure))  # if its file has gone, nothing has been changed yet
         self.uncertaintyNode.SetAttribute(PREFIX + "Measure", info.id)
         self.uncertaintyNode.SetAttribute(PREFIX + "Structure", structure if ofStructure else "")
         overlayNodes.saveMeasure(self.uncertaintyNode, info)
@@ -256,13 +234,20 @@ class Overlays:
 
     def setRoiDistance(self, distanceMm):
         """Show uncertainty only up to this distance (mm) from the predicted structures; outside it the map becomes 0."""
-        if self.result is None or distanceMm == self._roiDistanceMm:
+        self.setRoi(replace(self._roi, distanceMm=distanceMm) if self._roi is not None else RoiChoice(distanceMm))
+
+    def setRoi(self, roi):
+        """Show uncertainty only inside this region of interest; outside it the map becomes 0.
+
+        :param roi: `RoiChoice`.
+        """
+        if self.result is None or roi == self._roi:
             return
-        before, self._roiDistanceMm = self._roiDistanceMm, distanceMm
+        before, self._roi = self._roi, roi
         try:
             self._fillUncertainty()
         except Exception:
-            self._roiDistanceMm = before
+            self._roi = before
             raise
 
     def setThreshold(self, value):
@@ -289,44 +274,24 @@ class Overlays:
         displayNode.SetVisibility(visible)
         displayNode.SetOpacity(opacity)
 
-    def _probability(self, structure, raw):
-        if raw:
-            return self._cached(("raw", structure), lambda: self.result.raw_probability(structure))
-        return self._cached(("probability", structure), lambda: self.result.probability(structure))
-
-    def _uncertainty(self, measure, structure):
-        label = structure if measure == PER_STRUCTURE else None
-        return self._cached((measure, label), lambda: self.result.uncertainty(measure, label))
-
-    def _cached(self, key, read):
-        if self.result is None:
-            raise RuntimeError("The Result folder of these layers is not there any more; open it again.")
-        if key not in self._maps:
-            while len(self._maps) >= CACHED_MAPS:
-                self._maps.pop(next(iter(self._maps)))
-            self._maps[key] = read()
-        self._maps[key] = self._maps.pop(key)  # the newest comes last, the oldest is dropped first
-        return self._maps[key]
-
     def _fillUncertainty(self):
-        structure = self.uncertaintyNode.GetAttribute(PREFIX + "Structure")
-        volume = self._uncertainty(self.shownMeasure, structure)
-        array = volume.array
-        # Without any predicted structure there is no distance and no ROI: the whole box is shown.
-        if self._roiDistanceMm is not None and self.result.provenance["maps"]["distance"]["file"] is not None:
-            array = np.where(self.result.distance.array <= self._roiDistanceMm, array, np.float32(0))
-        self._fill(self.uncertaintyNode, volume, array)
+        key, roi = self.shownChoice
+        self._fill(self.uncertaintyNode, self.maps.get(key), self.maps.masked(key, roi))
+        self._keepShown()
 
-    def _fill(self, node, volume, array):
+    def _keepShown(self):
+        key, roi = self.shownChoice
+        shown = self.maps.probabilityKey(self.shownStructure, self.shownRaw)
+        self.maps.keep(key, shown, None if roi is None else self.maps.roiKey(roi))
+
+    def _fill(self, node, volume, masked):
         wasModifying = node.StartModify()
         try:
-            image = node.GetImageData()
-            if image is not None and tuple(image.GetDimensions()) == array.shape[::-1]:
-                slicer.util.arrayFromVolume(node)[:] = array
-                slicer.util.arrayFromVolumeModified(node)
-            else:
-                slicer.util.updateVolumeFromArray(node, np.ascontiguousarray(array, dtype=np.float32))
             node.SetIJKToRASMatrix(matrixFromArray(volume.ijk_to_ras))
+            isNew = overlayNodes.giveVoxels(node, masked.array.shape)
+            self._fills[node].start(masked)
+            if isNew:
+                self._fills[node].finish()
         finally:
             node.EndModify(wasModifying)
 
@@ -349,20 +314,3 @@ class Overlays:
         node.SetAttribute(PREFIX + "Calibration", provenance["calibration"]["summary"])
         node.SetAttribute(PREFIX + "Calibrated", "true" if provenance["calibration"]["calibrated"] else "false")
         node.SetAttribute(PREFIX + "ResultFolder", str(self.result.folder))
-
-
-def _entropyOfOneStructure():
-    # It is computed from the probability when it is asked for, so a Result need not list it among its maps.
-    from CalibUncertaintyLib.uncertainty.measures import MEASURES
-
-    measure = MEASURES[PER_STRUCTURE]
-    return {
-        "measure": measure.id,
-        "title": measure.title,
-        "unit": measure.unit,
-        "range": [0.0, measure.upper(2, 1)],
-        "sentence": measure.sentence,
-        "threshold": measure.default_threshold(2),
-        "threshold_source": "default",
-        "file": None,
-    }

@@ -129,7 +129,7 @@ def test_contours_of_one_patient_are_not_drawn_over_another(finished, shown, fin
 
 def test_a_map_that_has_gone_is_told_once_and_switches_the_contours_off(finished, shown, slicer_application):
     (finished.resultFolder / "maps" / "probability_1.nrrd").unlink()
-    finished.overlays._maps.clear()
+    finished.overlays.maps.clear()
     finished.parameterNode.contoursOfAll = True
     finished.ui.contoursEyeButton.click()
     slicer_application.waitUntil(lambda: not finished.contours.busy, seconds=20)

@@ -12,7 +12,7 @@ def messages(application):
 def test_a_result_folder_deleted_while_it_is_open_is_told_once_and_what_is_shown_stays(finished, slicer_application):
     shown = finished.overlays.shownStructure
     other = next(name for name in finished.overlays.structures if name != shown)
-    finished.overlays._maps.clear()
+    finished.overlays.maps.clear()
     shutil.rmtree(finished.resultFolder)
     finished.ui.structureComboBox.setCurrentIndex(finished.layers._structures.index(other))
     told = messages(slicer_application)
@@ -62,7 +62,7 @@ def test_a_chosen_ct_of_another_grid_is_named_with_both_sizes_and_what_to_do(fin
 def test_a_map_that_goes_before_another_distance_is_shown_is_told_once_and_the_slider_goes_back(
     finished, slicer_application
 ):
-    finished.overlays._maps.clear()
+    finished.overlays.maps.clear()
     shutil.rmtree(finished.resultFolder)
     finished.ui.roiShownSlider.value = 4.0
     slicer_application.waitUntil(lambda: finished.parameterNode.roiShownMm == 15.0, seconds=5)

@@ -48,7 +48,7 @@ def test_a_result_folder_that_goes_while_it_is_open_leaves_the_values_that_are_s
 
     result = finished.overlays.result
     where = result.segmentation.ras_from_index(np.argwhere(result.segmentation.array == 1).mean(axis=0))
-    finished.overlays._maps.clear()  # as in a scene that was just loaded
+    finished.overlays.maps.clear()  # as in a scene that was just loaded
     vars(result).pop("distance", None)
     shutil.rmtree(result.folder)
     crosshair.SetCursorPositionRAS(list(where))

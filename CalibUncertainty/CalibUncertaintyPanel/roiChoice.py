@@ -1,0 +1,49 @@
+"""Where uncertainty is shown: how far from which structures, on which side of their surface."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+ALL_STRUCTURES = ""
+BOTH, INSIDE, OUTSIDE = "both", "inside", "outside"
+
+
+@dataclass(frozen=True)
+class RoiChoice:
+    """A region of interest, as `CalibUncertaintyLib.uncertainty.roi.roi_of` defines it.
+
+    `distanceMm` - largest distance from the structures, in mm; without meaning inside of them. `structure` - name of the
+    only one that counts, or ALL_STRUCTURES. `side` - BOTH, INSIDE or OUTSIDE.
+    """
+
+    distanceMm: float
+    structure: str = ALL_STRUCTURES
+    side: str = BOTH
+
+    @property
+    def limits(self):
+        """Distances d (mm) with low < d <= high lie in the region; d is 0 inside the structures."""
+        from CalibUncertaintyLib.uncertainty.roi import ROUNDING_MM
+
+        low = 0.0 if self.side == OUTSIDE else -1.0
+        return np.float32(low), np.float32(0.0 if self.side == INSIDE else self.distanceMm + ROUNDING_MM)
+
+
+def structureDistance(result, structure):
+    """Distance of each voxel of the maps' box from one structure, for a thread: it takes seconds on a whole CT.
+
+    :param result: `Result`.
+    :param structure: name of a structure.
+    :return: `Volume` in mm, 0 inside; +inf everywhere where the structure was not predicted.
+    """
+    from CalibUncertaintyLib.uncertainty.roi import distance_to_structures
+
+    if result.overlapping:  # of regions that overlap, a label is only the part that belongs to no region inside
+        volume = result.probability(structure)
+        inside = volume.array >= 0.5
+    else:
+        box = result.provenance["box"]
+        volume = result.segmentation.crop(box["start_xyz"][::-1], box["size_xyz"][::-1])
+        label = next(number for number, name in result.labels.items() if name == structure)
+        inside = volume.array == label
+    return volume.with_array(distance_to_structures(inside, volume.spacing_zyx))
