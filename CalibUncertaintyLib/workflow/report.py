@@ -16,8 +16,8 @@ import numpy as np
 
 from ..inference.scratch import Scratch
 from ..result import RESULT_FILE, RESULT_SCHEMA, RESULT_SCHEMA_VERSION
-from ..uncertainty.measures import MEASURES
-from ..uncertainty.roi import distance_to_structures, roi_mask
+from ..uncertainty.measures import MEASURES, binary_entropy
+from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
 from ..version import __version__
 from ..volume import Volume
 from .context_maps import context_names
@@ -100,7 +100,17 @@ class _MapWriter:
         array = self._run.case.frame.to_volume(self._run.maps.fields.read(structure(index)))
         file = f"maps/probability_{value}_{file_name(name)}.nrrd"
         self._write(array, file, {"kind": "probability", "label": str(value), "structure": name, "unit": "probability"})
+        self._sum_up(value, array)
         return {"label": value, "name": name, "file": file, "unit": "probability", "range": [0.0, 1.0]}
+
+    def _sum_up(self, value: int, p: np.ndarray) -> None:
+        """Add to a structure's summary its expected volume, and its mean entropy inside (Mehrtash et al. 2020, Eq. 7)."""
+        of_structure = self._run.aggregates["structures"][str(value)]
+        of_structure["expected_volume_ml"] = float(p.sum(dtype=np.float64) * self._run.volume.voxel_volume_ml)
+        inside = self._run.label == value
+        box = box_around(inside)
+        if box is not None:
+            of_structure["seg_entropy_k"] = float(binary_entropy(p[box][inside[box]]).mean(dtype=np.float64))
 
     def measure(self, name: str) -> dict:
         """One measure of uncertainty, or why there is none."""
@@ -212,6 +222,7 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
         "min_region_ml": options.min_region_ml,
         "merge_gap_mm": options.merge_gap_mm,
         "miss_probability": options.miss_probability,
+        "aggregates": run.aggregates,
         "regions": [region.to_json() for region in run.regions],
         "regions_left_out_as_too_small": run.regions.dropped,
         "left_out": {"largest_foreground_probability": run.left_out},

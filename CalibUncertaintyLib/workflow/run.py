@@ -16,11 +16,12 @@ from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet
 from ..progress import Progress
+from ..uncertainty.aggregation import aggregate
 from ..uncertainty.interface_distance import signed_distance
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.region_calibration import RegionCalibration
 from ..uncertainty.regions import FoundRegions, find_regions
-from ..uncertainty.roi import distance_to_structures, roi_mask
+from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
 from ..volume import Volume
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
@@ -107,6 +108,7 @@ class Run:
             self._add_context(self.maps.box)
         with progress.stage("regions", 0.87, 0.9, "distances and regions"):
             self._find_regions()
+            self.aggregates = self.summed_up()
 
     def _place(self, box: Box) -> None:
         """Where the box lies in the CT, its labels, and their distance from each voxel."""
@@ -143,6 +145,19 @@ class Run:
             self.options.miss_probability, frame.to_volume(self.maps.likeliest), self.signed, self.options.merge_gap_mm,
             self._chances(),
         )  # fmt: skip
+
+    def summed_up(self) -> dict:
+        """The measure that regions are made of, summed up for the case and each structure, within the ROI; see `aggregate`.
+
+        What is of a structure's own probability is added when that is written.
+        """
+        roi = roi_mask(self.distance, self.options.roi_mm)
+        box = box_around(roi, (0, 0, 0)) or tuple(slice(0, n) for n in roi.shape)
+        u = self.case.frame.to_volume(self.maps.fields.read(self.options.measure))[box]
+        found = aggregate(
+            np.ascontiguousarray(u), self.label[box], self.volume.spacing_zyx, self.model.labels, roi[box], self.threshold
+        )
+        return {"measure": self.options.measure, "unit": MEASURES[self.options.measure].unit, **found}
 
     def _chances(self) -> RegionCalibration | None:
         """How often regions listed as this run lists them held a real error; None where they were listed otherwise."""

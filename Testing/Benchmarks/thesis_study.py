@@ -54,7 +54,7 @@ def configurations(chosen: argparse.Namespace) -> dict[str, dict]:
     if chosen.cyclic:
         cyclic = {"model": [str(chosen.cyclic.resolve())], "folds": [0], "checkpoints": chosen.checkpoints}
         found["checkpoints"] = cyclic | {"flips": "off"}
-        found["checkpoints with flips"] = cyclic | {"flips": "members"}
+        found["checkpoints with flips"] = cyclic | {"checkpoints": chosen.with_flips, "flips": "members"}
     if chosen.dropout:
         found["dropout"] = {"model": [str(chosen.dropout.resolve())], "folds": [0], "flips": "off", "dropout": chosen.samples}
     return {name: options for name, options in found.items() if not chosen.only or name in chosen.only}
@@ -67,6 +67,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, nargs="+", required=True)
     parser.add_argument("--cyclic", type=Path, help="model with cyclic checkpoints")
     parser.add_argument("--checkpoints", nargs="+", default=["checkpoint_cycle*"])
+    parser.add_argument("--with-flips", nargs="+", default=["checkpoint_cycle*"], help="those that are flipped, too")
     parser.add_argument("--dropout", type=Path, help="model trained with dropout")
     parser.add_argument("--samples", type=int, default=8, help="of the dropout model")
     parser.add_argument("--only", nargs="+", help="names of configurations")
