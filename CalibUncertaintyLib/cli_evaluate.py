@@ -41,16 +41,15 @@ def add_evaluate(verbs, parents: Sequence[argparse.ArgumentParser], verb: Callab
         "--configurations",
         metavar="FILE",
         help='JSON list of what is compared: [{"name": "five folds", "folds": "all", "calibration": "auto"},'
-        ' ...], each with what differs of model, folds, checkpoints, flips, dropout, seed,'
-        ' insert_dropout, previous, mode, calibration (default: the given members, uncalibrated and'
-        ' calibrated)',
+        " ...], each with what differs of model, folds, checkpoints, flips, dropout, seed,"
+        " insert_dropout, previous, mode, calibration (default: the given members, uncalibrated and"
+        " calibrated)",
     )
     evaluate.add_argument(
         "--calibration", default="auto", help="auto: the record beside the model (default); none; or a record file"
     )
     evaluate.add_argument(
-        "--roi", dest="roi_mm", type=float, default=15.0, metavar="MM", help="figures within this"
-        " distance (default 15)"
+        "--roi", dest="roi_mm", type=float, default=15.0, metavar="MM", help="figures within this distance (default 15)"
     )
     evaluate.add_argument(
         "--roi-reference",
@@ -96,8 +95,8 @@ def run_evaluate(options: argparse.Namespace, progress: Progress, _) -> None:
     from .workflow.evaluate_options import EvaluateOptions
 
     chosen = {name: getattr(options, name) for name in EvaluateOptions.names() if hasattr(options, name)}
-    if len(options.measures) == 1 and options.measures[0] in ("standard", "all"):
-        chosen["measures"] = options.measures[0]
+    if chosen.get("measures") in (["standard"], ["all"]):
+        chosen["measures"] = chosen["measures"][0]
     try:
         report = evaluate(options.cases, options.model, options.out, progress=progress, **chosen)
     except (KeyboardInterrupt, Cancelled) as error:
@@ -111,7 +110,7 @@ def run_evaluate(options: argparse.Namespace, progress: Progress, _) -> None:
         )
     if not isinstance(progress, JsonProgress):
         for name, of in report.content["configurations"].items():
-            progress.done(_headline(name, of, options.roi_reference))
+            progress.done(_headline(name, of, report.content["options"]["roi_reference"]))
         progress.done(f"Computed {report.count('ok')}, kept {report.count('kept')}, failed {report.count('failed')}")
     progress.done(str(report.folder / "report.html"))
 

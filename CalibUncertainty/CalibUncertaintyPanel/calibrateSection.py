@@ -42,6 +42,8 @@ class CalibrateSection(JobSection):
             return _("A calibration is under way.")
         if self.panel.run.running:
             return _("A run is under way; calibrate when it has ended.")
+        if self.panel.evaluate.running:
+            return _("An evaluation is under way; calibrate when it has ended.")
         if summary is None:
             return _("Choose the folder of a trained nnU-Net v2 model.")
         return (

@@ -1,5 +1,5 @@
 """A FAKE of the computation, for tests: speaks its protocol, writes a real Result folder, and uses no network at all.
-Asked to calibrate, it stores a real record with made-up figures, and a page.
+Asked to calibrate, it stores a real record with made-up figures, and a page; asked to evaluate, a report of made-up figures.
 
 Its "model" calls everything above 110 HU a structure: Organ in the half with the lower i index, Node in the other.
 
@@ -39,7 +39,7 @@ def main(argv=None):
     options = parser.parse_args(argv)
     request = json.loads(options.request.read_text(encoding="utf-8"))
     say("progress", stage="read", fraction=0.05, message="reading the CT")
-    succeed = _calibrate if request["verb"] == "calibrate" else _succeed
+    succeed = {"calibrate": _calibrate, "evaluate": _evaluate}.get(request["verb"], _succeed)
     return _ACTIONS.get(options.behaviour, succeed)(request["arguments"], options.behaviour)
 
 
@@ -67,6 +67,12 @@ def _calibrate(arguments, behaviour):
     return fakeCalibration.calibrate(arguments, behaviour)
 
 
+def _evaluate(arguments, behaviour):
+    import fakeEvaluation  # it lies beside this script
+
+    return fakeEvaluation.evaluate(arguments, behaviour)
+
+
 def _fail(arguments, behaviour):
     print("Traceback (most recent call last):\n  tensor.py\nRuntimeError: CUDA out of memory", file=sys.stderr)
     return 1
@@ -78,7 +84,7 @@ def _refuse(arguments, behaviour):
 
 
 def _hang(arguments, behaviour):
-    if "out" in arguments:
+    if "out" in arguments and "cases" not in arguments:
         out = Path(arguments["out"])
         out.with_name(f".{out.name}.{os.getpid()}.partial").mkdir()
     else:  # a calibration keeps its logits in the temporary folder

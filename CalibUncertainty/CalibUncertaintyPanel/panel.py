@@ -15,6 +15,7 @@ from .contoursSection import ContoursSection
 from .cursorSection import CursorSection
 from .dropTarget import DropTarget
 from .estimateSection import EstimateSection
+from .evaluateSection import EvaluateSection
 from .inputsSection import InputsSection
 from .layersSection import LayersSection
 from .parameterNode import isChosen
@@ -52,6 +53,7 @@ class Panel(VTKObservationMixin):
         self.estimate = EstimateSection(self, self.ui)
         self.calibration = CalibrationSection(self, self.ui)
         self.calibrate = CalibrateSection(self, self.ui)
+        self.evaluate = EvaluateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
         self.contours = ContoursSection(self, self.ui)
         self.regions = RegionsSection(self, self.ui)
@@ -75,7 +77,7 @@ class Panel(VTKObservationMixin):
         """Let go of everything: the module is reloaded, or Slicer quits. A run is stopped."""
         self.leave()
         self.setParameterNode(None)
-        computing = self.queue, self.run, self.estimate, self.calibrate, self.calibration, self.inputs
+        computing = self.queue, self.run, self.estimate, self.calibrate, self.evaluate, self.calibration, self.inputs
         for section in (*computing, self.layers, self.contours, self.regions, self.compare, self.review, self.summary):
             section.release()
         self._dropTarget.release()
@@ -83,6 +85,7 @@ class Panel(VTKObservationMixin):
 
     def enter(self):
         """The module is opened: what belongs to the time when it is seen begins."""
+        self.inputs.enter()
         self.shortcuts.connect()
         self.cursor.enter()
         self.review.enter()
@@ -149,6 +152,7 @@ class Panel(VTKObservationMixin):
         """Enable Run and Calibrate when they can start, and say why not when they cannot."""
         self.run.update()
         self.calibrate.update()
+        self.evaluate.update()
         self.queue.update()
         self.estimate.update()
 

@@ -109,6 +109,19 @@ class CalibrationMethod(enum.Enum):
         }[self.value]
 
 
+class EvaluationKind(enum.Enum):
+    """What an evaluation compares."""
+
+    BOTH = "both"
+    CHOSEN = "chosen"
+
+    def label(self):
+        """Text in the panel."""
+        if self is EvaluationKind.BOTH:
+            return _("Calibrated against uncalibrated")
+        return _("Only what is chosen above")
+
+
 class CtWindow(enum.Enum):
     """Grey-scale windows in HU: (width, level); None leaves the CT as it is."""
 
@@ -145,6 +158,8 @@ class CalibUncertaintyParameterNode:
     calibrationCases - labelled cases: a list, or the folder of a raw nnU-Net dataset.
     calibrationMayChangeLabels - a method that changes labels is stored, too.
     proofFolder - the proof of the last calibration, and proofOf the model folder it is of.
+    evaluationCases - a list of labelled test cases; evaluationFolder - where the report goes.
+    evaluationShown - the folder of the evaluation whose figures are shown.
     """
 
     ctVolume: vtkMRMLScalarVolumeNode
@@ -164,6 +179,11 @@ class CalibUncertaintyParameterNode:
     calibrationRoiMm: Annotated[float, WithinRange(1, 100)] = 15.0
     proofFolder: pathlib.Path
     proofOf: pathlib.Path
+
+    evaluationCases: pathlib.Path
+    evaluationFolder: pathlib.Path
+    evaluationKind: EvaluationKind = EvaluationKind.BOTH
+    evaluationShown: pathlib.Path
 
     resultFolder: pathlib.Path
     probabilityVolume: vtkMRMLScalarVolumeNode

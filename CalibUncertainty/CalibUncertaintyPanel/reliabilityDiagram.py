@@ -6,10 +6,8 @@ two agree. Bins with few voxels say little and are left out (Mehrtash et al. 202
 
 import math
 
-import vtk
-
-from .mrmlTools import nodesOfClass
 from .overlayNodes import groupInFolder
+from .plotNodes import fillTable, findNode, removeNodes, roleNode
 
 ROLE = "CalibUncertainty.Diagram"  # what each node is; a saved scene keeps it
 FEWEST_VOXELS = 1000
@@ -57,7 +55,7 @@ def diagramProblem(figures):
 
 def findChart(scene):
     """The chart that `updateDiagram` has put into this scene, or None."""
-    return _find(scene, "vtkMRMLPlotChartNode", CHART)
+    return findNode(scene, "vtkMRMLPlotChartNode", ROLE, CHART)
 
 
 def updateDiagram(scene, figures, title):
@@ -72,15 +70,16 @@ def updateDiagram(scene, figures, title):
     if problem:
         raise ValueError(problem)
     isNew = findChart(scene) is None
-    chart = _node(scene, "vtkMRMLPlotChartNode", CHART, "Reliability diagram")
+    chart = roleNode(scene, "vtkMRMLPlotChartNode", ROLE, CHART, "Reliability diagram")
     wasModifying = chart.StartModify()
     chart.RemoveAllPlotSeriesNodeIDs()
     rows = {when: pointsOf(figures[when]["bins"]) for when in WHEN}
     nodes = []
     for role, points in {DIAGONAL: [(0.0, 0.0, 0), (100.0, 100.0, 0)], **rows}.items():
-        table = _node(scene, "vtkMRMLTableNode", f"table of {role}", f"Reliability, {TITLES[role].lower()}")
-        _fillTable(table, points)
-        series = _node(scene, "vtkMRMLPlotSeriesNode", role, _legend(role, figures))
+        table = roleNode(scene, "vtkMRMLTableNode", ROLE, f"table of {role}", f"Reliability, {TITLES[role].lower()}")
+        names = (X_COLUMN, Y_COLUMN, COUNT_COLUMN)
+        fillTable(table, {name: [point[column] for point in points] for column, name in enumerate(names)})
+        series = roleNode(scene, "vtkMRMLPlotSeriesNode", ROLE, role, _legend(role, figures))
         _style(series, table, role)
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
         nodes += [table, series]
@@ -103,44 +102,7 @@ def updateDiagram(scene, figures, title):
 
 def removeDiagram(scene):
     """Take the diagram out of the scene, with its folder."""
-    nodes = [node for node in nodesOfClass(scene, "vtkMRMLNode") if node is not None and node.GetAttribute(ROLE)]
-    hierarchy = scene.GetSubjectHierarchyNode()
-    folders = set()
-    for node in nodes:
-        item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
-        if item:
-            folders.add(hierarchy.GetItemParent(item))
-            hierarchy.RemoveItem(item, False, False)
-        scene.RemoveNode(node)
-    for folder in folders:
-        if folder != hierarchy.GetSceneItemID() and not hierarchy.GetNumberOfItemChildren(folder):
-            hierarchy.RemoveItem(folder)
-
-
-def _find(scene, className, role):
-    return next((node for node in nodesOfClass(scene, className) if node.GetAttribute(ROLE) == role), None)
-
-
-def _node(scene, className, role, name):
-    node = _find(scene, className, role)
-    if node is None:
-        node = scene.AddNewNodeByClass(className, name)
-        node.SetAttribute(ROLE, role)
-    node.SetName(name)
-    return node
-
-
-def _fillTable(node, points):
-    table = vtk.vtkTable()
-    for column, (name, kind) in enumerate(
-        ((X_COLUMN, vtk.vtkDoubleArray), (Y_COLUMN, vtk.vtkDoubleArray), (COUNT_COLUMN, vtk.vtkLongLongArray))
-    ):
-        array = kind()
-        array.SetName(name)
-        for point in points:
-            array.InsertNextValue(point[column])
-        table.AddColumn(array)
-    node.SetAndObserveTable(table)
+    removeNodes(scene, ROLE)
 
 
 def _style(series, table, role):

@@ -36,7 +36,7 @@ class RunSection(JobSection):
     @property
     def busy(self):
         """Whether a run cannot start now, whatever is chosen."""
-        return self._installing or self.running or self.panel.calibrate.running
+        return self._installing or self.running or self.panel.calibrate.running or self.panel.evaluate.running
 
     @property
     def installing(self):
@@ -66,11 +66,13 @@ class RunSection(JobSection):
             return _("A run is under way.")
         if self.panel.calibrate.running:
             return _("A calibration is under way; run when it has ended.")
+        if self.panel.evaluate.running:
+            return _("An evaluation is under way; run when it has ended.")
         return self.panel.inputs.problem()
 
     def onRun(self, checked=None):
         """Check what is needed, then start."""
-        if self._installing:
+        if self.busy:
             return
         self.showError("")
         if self.panel.needsPackages:

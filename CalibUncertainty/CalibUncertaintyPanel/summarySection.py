@@ -10,10 +10,10 @@ from slicer.i18n import tr as _
 from . import summaryWords
 from .backgroundAnswer import BackgroundAnswer
 from .calibrationSection import DOUBTFUL, GOOD
+from .evaluationTables import fillTable, prepareTable
 from .reviewSummary import summarize
 
 INTERVAL_MS = 150
-MOST_ROWS = 8  # as high as the table grows; further structures are scrolled to
 
 
 class SummarySection:
@@ -30,7 +30,8 @@ class SummarySection:
         self._timer = qt.QTimer()
         self._timer.setInterval(INTERVAL_MS)
         self._timer.connect("timeout()", self._onTimer)
-        _prepare(ui.summaryTable)
+        prepareTable(ui.summaryTable, summaryWords.STRUCTURE_HEADS)
+        ui.summaryTable.toolTip = f"{summaryWords.STRUCTURES_CAPTION} {_('These are our definitions.')}"
         ui.summaryCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
         ui.copySummaryButton.connect("clicked(bool)", self.onCopy)
         self._show()
@@ -82,7 +83,7 @@ class SummarySection:
         self.ui.summaryLabel.setText(self._text())
         self.ui.summaryTable.setVisible(self.summary is not None)
         if self.summary is not None:
-            _fill(self.ui.summaryTable, summaryWords.structureRows(self.summary))
+            fillTable(self.ui.summaryTable, summaryWords.structureRows(self.summary))
         self.ui.copySummaryButton.enabled = self.summary is not None
         self.ui.copySummaryButton.toolTip = (
             _("Put this summary on the clipboard, as text with tabs that a spreadsheet takes")
@@ -119,28 +120,3 @@ class SummarySection:
     def _caseName(self):
         ctNode = self.panel.shownCt()
         return ctNode.GetName() if ctNode is not None else str(self._result.provenance["ct"].get("description") or "CT")
-
-
-def _prepare(table):
-    heads = summaryWords.STRUCTURE_HEADS
-    table.setColumnCount(len(heads))
-    table.setHorizontalHeaderLabels(list(heads))
-    table.verticalHeader().setVisible(False)
-    header = table.horizontalHeader()
-    for column in range(len(heads)):
-        header.setSectionResizeMode(column, qt.QHeaderView.ResizeToContents if column else qt.QHeaderView.Stretch)
-    table.toolTip = summaryWords.STRUCTURES_CAPTION + " " + _("These three are our definitions, see the documentation.")
-
-
-def _fill(table, rows):
-    table.setRowCount(len(rows))
-    for row, texts in enumerate(rows):
-        for column, text in enumerate(texts):
-            item = qt.QTableWidgetItem(text)
-            if column:
-                item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-            table.setItem(row, column, item)
-    shown = min(max(len(rows), 1), MOST_ROWS)
-    height = table.horizontalHeader().height + shown * table.verticalHeader().defaultSectionSize + 6
-    table.setMinimumHeight(height)
-    table.setMaximumHeight(height)

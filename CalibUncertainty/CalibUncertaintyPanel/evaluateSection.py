@@ -1,0 +1,230 @@
+"""Evaluate: labelled test cases in, figures and a report out, in the background."""
+
+import html
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import budgetDiagram, evaluationCurves, evaluationFigures, evaluationRuns, slicerCompat
+from .calibrationSection import DOUBTFUL
+from .evaluationTables import fillTable, prepareTable
+from .jobSection import JobSection, clock
+from .parameterNode import isChosen
+
+
+class EvaluateSection(JobSection):
+    """One evaluation at a time, and none while a CT is segmented or a model calibrated."""
+
+    def __init__(self, panel, ui):
+        JobSection.__init__(
+            self,
+            panel,
+            ui.evaluationProgressBar,
+            ui.evaluationStageLabel,
+            ui.evaluationTimeLabel,
+            ui.evaluationErrorLabel,
+        )
+        self.ui = ui
+        self.content = None
+        self._shown = None
+        prepareTable(ui.evaluationTable, evaluationFigures.PROBABILITY_HEADS)
+        prepareTable(ui.evaluationMeasuresTable, evaluationFigures.MEASURE_HEADS)
+        for table in (ui.evaluationTable, ui.evaluationMeasuresTable):
+            table.toolTip = evaluationFigures.EXPLAINED
+        ui.testCasesPathLineEdit.connect("currentPathChanged(QString)", self._onCases)
+        ui.testCasesPathLineEdit.connect("validInputChanged(bool)", self._onCasesValidity)
+        ui.evaluationFolderLineEdit.connect("currentPathChanged(QString)", self._onFolder)
+        ui.evaluationFolderLineEdit.connect("validInputChanged(bool)", self._onFolderValidity)
+        ui.evaluateButton.connect("clicked(bool)", self.onEvaluate)
+        ui.cancelEvaluationButton.connect("clicked(bool)", self.onCancel)
+        ui.openEvaluationButton.connect("clicked(bool)", self.onOpen)
+        ui.evaluationReportButton.connect("clicked(bool)", self.onReport)
+        ui.budgetButton.connect("clicked(bool)", self.onBudget)
+        self._show()
+
+    def problem(self):
+        """Why an evaluation cannot start, or an empty string."""
+        parameterNode, summary = self.panel.parameterNode, self.panel.inputs.summary
+        if parameterNode is None:
+            return _("The scene is being closed.")
+        if self.panel.run.installing:
+            return _("Packages are being installed.")
+        if self.running:
+            return _("An evaluation is under way.")
+        if self.panel.calibrate.running:
+            return _("A calibration is under way; evaluate when it has ended.")
+        if self.panel.run.running:
+            return _("A run is under way; evaluate when it has ended.")
+        if summary is None:
+            return _("Choose the folder of a trained nnU-Net v2 model.")
+        return (
+            summary.problem
+            or evaluationRuns.casesProblem(parameterNode.evaluationCases)
+            or evaluationRuns.folderProblem(parameterNode.evaluationFolder)
+        )
+
+    def update(self):
+        """Show what the parameter node says, and enable the buttons that make sense now."""
+        parameterNode = self.panel.parameterNode
+        if parameterNode is not None:
+            _showPath(self.ui.testCasesPathLineEdit, parameterNode.evaluationCases)
+            _showPath(self.ui.evaluationFolderLineEdit, parameterNode.evaluationFolder)
+            if parameterNode.evaluationShown != self._shown:
+                self._read(parameterNode.evaluationShown)
+        problem = self.problem()
+        self.ui.evaluateButton.enabled = not problem
+        self.ui.evaluateButton.toolTip = problem or _(
+            "Segment these cases with the folds, flips and device chosen above, in a separate process, and compare them with "
+            "their labels; Slicer stays usable. Given the folder of an earlier evaluation, only what is new is computed."
+        )
+        self.ui.cancelEvaluationButton.enabled = self.running
+        self.ui.cancelEvaluationButton.toolTip = (
+            _("Stop the evaluation at once; finished cases are kept") if self.running else _("Nothing is running.")
+        )
+        self._updateReportButton()
+
+    def onEvaluate(self, checked=None):
+        """Check what is needed, then start."""
+        if self.panel.run.installing or self.running:
+            return
+        self.showError("")
+        if self.panel.needsPackages:
+            refusal = self.panel.run.installPackages() or self.problem()  # the scene may be another one by now
+            if refusal:
+                self.showError(refusal)
+                return
+        try:
+            with slicer.util.WaitCursor():
+                job = evaluationRuns.startEvaluation(
+                    self.panel.parameterNode, self.panel.inputs.summary, self.panel.logic.command
+                )
+        except (ValueError, OSError) as error:
+            self.panel.showError(str(error), "", self)
+            return
+        if self.panel.needsPackages:  # a substitute for tests has cases that are soon gone
+            _remember(self.ui.testCasesPathLineEdit)
+        self.follow(job)
+
+    def onCancel(self, checked=None):
+        """Stop the evaluation."""
+        if self.running:
+            folder = self.job.request["arguments"]["out"]
+            self.cancel(_("Cancelled. Finished cases are kept in {folder}: choose it as report folder to go on.").format(
+                folder=folder))  # fmt: skip
+
+    def onOpen(self, checked=None):
+        """Show an evaluation that was made before, here or on a terminal."""
+        parameterNode = self.panel.parameterNode
+        start = str(parameterNode.evaluationFolder) if isChosen(parameterNode.evaluationFolder) else ""
+        title = _("Open the folder of an evaluation (with evaluation.json)")
+        folder = qt.QFileDialog.getExistingDirectory(self.panel.widget, title, start)
+        if folder:
+            self.showError("")
+            self._shown = None
+            parameterNode.evaluationShown = Path(folder)
+            self.update()
+
+    def onReport(self, checked=None):
+        """Open the report in the browser."""
+        page = self._page()
+        if page is None:
+            self.update()
+        elif not slicerCompat.openInBrowser(page):
+            self.showError(_("No program of this computer opens {path}.").format(path=page))
+
+    def onBudget(self, checked=None):
+        """Draw the budget curve of the chosen measure and show it in a plot view."""
+        measure = self.ui.budgetMeasureComboBox.currentData
+        if self.content is None or measure is None:
+            return
+        curves = evaluationCurves.budgetCurves(self.content, measure)
+        title = f"{self.ui.budgetMeasureComboBox.currentText}, {self.content['model']}"
+        try:
+            chart = budgetDiagram.updateBudget(self.panel.scene, curves, title)
+        except ValueError as error:
+            self.showError(str(error))
+            return
+        self.showError("")
+        slicerCompat.showChart(chart)
+
+    def onResult(self, path):
+        """The report is written: show its figures."""
+        folder = Path(path).parent
+        self.finish(_("Written to {folder} after {time}.").format(folder=folder, time=clock(self.job.elapsedSeconds)))
+        self._shown = None  # it may be the folder of before, with other figures
+        if self.panel.parameterNode is not None:
+            self.panel.parameterNode.evaluationShown = folder
+            self.update()
+
+    def _read(self, folder):
+        """Take up the figures of a folder, or none."""
+        from CalibUncertaintyLib import CalibUncertaintyError
+
+        self._shown, self.content = folder, None
+        if isChosen(folder):
+            try:
+                self.content = evaluationFigures.readEvaluation(folder)
+            except CalibUncertaintyError as error:
+                self.showError(str(error))
+        self._show()
+
+    def _show(self):
+        content = self.content
+        for widget in (self.ui.evaluationSummaryLabel, self.ui.evaluationTable, self.ui.evaluationMeasuresTable):
+            widget.setVisible(content is not None)
+        for widget in (self.ui.budgetMeasureComboBox, self.ui.budgetButton):
+            widget.enabled = content is not None
+        self.ui.budgetMeasureComboBox.clear()
+        if content is None:
+            return
+        lines = evaluationFigures.summaryLines(content)
+        colored = [f"<span style='color:{DOUBTFUL}'>{html.escape(line)}</span>" for line in lines[1:]]
+        self.ui.evaluationSummaryLabel.setText(f"<b>{html.escape(content['model'])}</b>: " + "<br>".join(
+            [html.escape(lines[0]), *colored]))  # fmt: skip
+        fillTable(self.ui.evaluationTable, evaluationFigures.probabilityRows(content))
+        fillTable(self.ui.evaluationMeasuresTable, evaluationFigures.measureRows(content), textColumns=2)
+        for measure, title in evaluationFigures.measures(content).items():
+            self.ui.budgetMeasureComboBox.addItem(title, measure)
+
+    def _updateReportButton(self):
+        page = self._page()
+        self.ui.evaluationReportButton.enabled = page is not None
+        self.ui.evaluationReportButton.toolTip = (
+            _("Open {path} in the browser").format(path=page) if page is not None else _("There is no report yet.")
+        )
+
+    def _page(self):
+        if self.content is None or self._shown is None:
+            return None
+        page = Path(self._shown) / evaluationRuns.REPORT_FILE
+        return page if page.is_file() else None
+
+    def _onCases(self, path):
+        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.evaluationCases:
+            self.panel.parameterNode.evaluationCases = Path(path)
+
+    def _onCasesValidity(self, valid):
+        if not valid:  # an emptied line is no acceptable input: the widget says so and reports no path
+            self._onCases(self.ui.testCasesPathLineEdit.currentPath)
+
+    def _onFolder(self, path):
+        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.evaluationFolder:
+            self.panel.parameterNode.evaluationFolder = Path(path)
+
+    def _onFolderValidity(self, valid):
+        if not valid:
+            self._onFolder(self.ui.evaluationFolderLineEdit.currentPath)
+
+
+def _showPath(lineEdit, path):
+    text = str(path) if isChosen(path) else ""
+    if Path(lineEdit.currentPath) != Path(text):
+        lineEdit.currentPath = text
+
+
+def _remember(lineEdit):
+    wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
+    lineEdit.addCurrentPathToHistory()
+    lineEdit.blockSignals(wasBlocked)
