@@ -7,7 +7,7 @@ from . import layouts, slicerCompat
 from .layouts import Layouts
 from .sliceLayers import compositeNodes
 
-HIDE_KEYS, RAW_KEYS = "Alt+Down", "Alt+Up"
+HIDE_KEYS, RAW_KEYS = "Alt+0", "Alt+R"  # arrows with Alt open lists, other letters the menus of Slicer
 HELD_MS = 700  # longer than any keyboard waits before it repeats a key that is held
 
 
@@ -33,8 +33,8 @@ class CompareSection:
         shortcuts.add(HIDE_KEYS, self.onHideKey)
         shortcuts.add(RAW_KEYS, self.onRawKey)
         ui.hideOverlaysButton.toolTip = _(
-            "Hide everything but the CT for as long as this button is held down, or {keys}"
-        ).format(keys=HIDE_KEYS)
+            "Hide everything but the CT for as long as this button is held down, or {keys}; {rawKeys} swaps raw and calibrated"
+        ).format(keys=HIDE_KEYS, rawKeys=RAW_KEYS)
 
     def release(self):
         """Stop the timer."""
