@@ -7,12 +7,14 @@ import slicer
 from slicer.i18n import tr as _
 
 from .backgroundAnswer import BackgroundAnswer
+from .fillSteps import FillSteps
+from .mapLoading import MapLoading
 from .measureInfo import PER_STRUCTURE
-from .parameterNode import CtWindow
+from .parameterNode import CtWindow, ThresholdBy
+from .roiSection import RoiSection
 from .sliceLayers import LayerView, showLayers
 
 RAW_INTERVAL_MS = 50
-ROI_DELAY_MS = 40  # moving the ROI slider rewrites a box of voxels: once for all moves of this time
 
 
 class LayersSection:
@@ -26,10 +28,9 @@ class LayersSection:
         self._structures = []
         self._appliedWindow = None
         self._written = {}
-        self._roiTimer = qt.QTimer()
-        self._roiTimer.setSingleShot(True)
-        self._roiTimer.setInterval(ROI_DELAY_MS)
-        self._roiTimer.connect("timeout()", self._applyRoi)
+        self.loading = MapLoading(panel, ui, self._onLoadingFailed)
+        self.roi = RoiSection(panel, ui, self.loading, self._onRoiShown)
+        self._fillSteps = FillSteps(panel)
         self._raw = BackgroundAnswer("raw")
         self._rawAsked = None
         self._rawTimer = qt.QTimer()
@@ -42,7 +43,9 @@ class LayersSection:
 
     def release(self):
         """Stop timers and thread."""
-        self._roiTimer.stop()
+        self._fillSteps.release()
+        self.roi.release()
+        self.loading.release()
         self._forgetRaw()
 
     def onNewOverlays(self):
@@ -51,20 +54,22 @@ class LayersSection:
         self._appliedWindow = None
         self._written.clear()
         self._forgetRaw()
+        self.loading.onNewOverlays()
         self.ui.layersEmptyLabel.setVisible(overlays is None)
         self.ui.layersWidget.setVisible(overlays is not None)
         if overlays is None:
             return
+        overlays.writeInSteps()
         self._measures = [info for info in overlays.measures if info.available]
         self._structures = list(overlays.structures)
         _fill(self.ui.measureComboBox, [f"{info.title} ({info.unit})" for info in self._measures])
         _fill(self.ui.structureComboBox, self._structures)
         complete = overlays.result is not None
         away = _("The Result folder of this scene is not there any more. Open it again with 'Open a result...'.")
-        for widget in (self.ui.measureComboBox, self.ui.structureComboBox, self.ui.roiShownSlider):
+        for widget in (self.ui.measureComboBox, self.ui.structureComboBox):
             widget.enabled = complete
         if not complete:
-            self.ui.roiShownSlider.toolTip = self.ui.measureComboBox.toolTip = self.ui.structureComboBox.toolTip = away
+            self.ui.measureComboBox.toolTip = self.ui.structureComboBox.toolTip = away
         with slicer.util.NodeModify(parameterNode):
             parameterNode.rawShown = overlays.shownRaw  # a new result begins with what it is: calibrated or not
             if parameterNode.measure not in [info.id for info in self._measures]:
@@ -84,10 +89,12 @@ class LayersSection:
             logging.exception("CalibUncertainty: a map cannot be shown")
             self._goBack(overlays, parameterNode)  # or it would be tried and told again with every move of a slider
             self.panel.showError(str(error))
-        overlays.setThreshold(parameterNode.threshold)
+        if overlays.shownMeasure == parameterNode.measure:  # not while the map of another one is being read
+            overlays.setThreshold(parameterNode.threshold)
         overlays.setProbabilityFloor(parameterNode.probabilityFloor / 100)
         self.showVisibility()
-        self._roiTimer.start()
+        self.roi.update()
+        self._fillSteps.begin()
 
     def showVisibility(self):
         """Show or hide layers, outlines and legends; nothing else."""
@@ -143,7 +150,7 @@ class LayersSection:
         self.ui.measureSentenceLabel.setText(f"<i>{info.sentence}</i>")
         self._updateRaw(overlays)
         end = info.sliderEnd(parameterNode.threshold)
-        decimals = 3 if end >= 0.1 else 4  # the variance of many classes is small
+        decimals = info.decimals(parameterNode.threshold, parameterNode.thresholdBy is not ThresholdBy.VALUE)
         _setRange(self.ui.thresholdSlider, end, parameterNode.threshold, decimals)
         self.ui.thresholdSlider.suffix = f" {info.unit}" if info.unit != "probability" else ""
         if overlays.result is not None:
@@ -175,6 +182,11 @@ class LayersSection:
         otherMeasure = overlays.shownMeasure != measure or (measure == PER_STRUCTURE and ofStructure != structure)
         raw = self._rawWanted(overlays, parameterNode)
         otherProbability = overlays.shownStructure != structure or overlays.shownRaw != raw
+        maps = overlays.maps
+        keys = [maps.probabilityKey(structure, raw)] if otherProbability else []
+        otherProbability = self.loading.ready("probability", keys) and otherProbability
+        keys = [maps.measureKey(measure, structure)] if otherMeasure else []
+        otherMeasure = self.loading.ready("measure", keys) and otherMeasure
         if not otherProbability and not otherMeasure:
             return
         with slicer.util.WaitCursor():
@@ -229,16 +241,14 @@ class LayersSection:
         self._rawTimer.stop()
         self._rawAsked = None
 
-    def _applyRoi(self):
-        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
-        if overlays is None or parameterNode is None:
-            return
-        try:
-            overlays.setRoiDistance(parameterNode.roiShownMm)
-        except Exception as error:
-            logging.exception("CalibUncertainty: another distance cannot be shown")
-            parameterNode.roiShownMm = overlays.roiDistanceMm
-            self.panel.showError(str(error))
+    def _onRoiShown(self):
+        self._fillSteps.begin()
+        self.panel.threshold.update()
+
+    def _onLoadingFailed(self, error):
+        self._goBack(self.panel.overlays, self.panel.parameterNode)
+        self.roi.goBack()
+        self.panel.showError(str(error))
 
     def _applyWindow(self, window):
         ctNode = self.panel.shownCt()
@@ -265,7 +275,9 @@ class LayersSection:
 
     def _onStoredThreshold(self, checked=None):
         info = self.panel.overlays.measure(self.panel.parameterNode.measure)
-        self.panel.parameterNode.threshold = min(info.threshold, info.upper)
+        with slicer.util.NodeModify(self.panel.parameterNode):
+            self.panel.parameterNode.thresholdBy = ThresholdBy.VALUE
+            self.panel.parameterNode.threshold = min(info.threshold, info.upper)
 
     def _setEyeIcons(self, resourcePath):
         icon = qt.QIcon()

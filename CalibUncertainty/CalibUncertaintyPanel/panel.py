@@ -26,6 +26,7 @@ from .runSection import RunSection
 from .shortcuts import Shortcuts
 from .sliceLayers import compositeNodes
 from .summarySection import SummarySection
+from .thresholdSection import ThresholdSection
 
 
 class Panel(VTKObservationMixin):
@@ -55,6 +56,7 @@ class Panel(VTKObservationMixin):
         self.calibrate = CalibrateSection(self, self.ui)
         self.evaluate = EvaluateSection(self, self.ui)
         self.layers = LayersSection(self, self.ui, resourcePath)
+        self.threshold = ThresholdSection(self, self.ui)
         self.contours = ContoursSection(self, self.ui)
         self.regions = RegionsSection(self, self.ui)
         self.cursor = CursorSection(self, self.ui)
@@ -78,7 +80,8 @@ class Panel(VTKObservationMixin):
         self.leave()
         self.setParameterNode(None)
         computing = self.queue, self.run, self.estimate, self.calibrate, self.evaluate, self.calibration, self.inputs
-        for section in (*computing, self.layers, self.contours, self.regions, self.compare, self.review, self.summary):
+        layers = self.layers, self.threshold, self.contours, self.regions, self.compare
+        for section in (*computing, *layers, self.review, self.summary):
             section.release()
         self._dropTarget.release()
         self.removeObservers()
@@ -140,7 +143,9 @@ class Panel(VTKObservationMixin):
         try:
             self.inputs.update()
             self.calibration.update()
+            self.threshold.applyBudget()
             self.layers.update()
+            self.threshold.update()
             self.contours.update()
             self.regions.update()
             self.compare.update()
@@ -244,6 +249,7 @@ class Panel(VTKObservationMixin):
         self.overlays = overlays
         self.updateStatus()
         self.layers.onNewOverlays()
+        self.threshold.onNewOverlays()
         self.contours.onNewOverlays()
         self.regions.onNewOverlays()
         result = overlays.result if overlays is not None else None

@@ -122,6 +122,49 @@ class EvaluationKind(enum.Enum):
         return _("Only what is chosen above")
 
 
+class ThresholdBy(enum.Enum):
+    """What the threshold of the shown measure is set by."""
+
+    VALUE = "value"
+    VOLUME = "volume"
+    SHARE = "share"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            "value": _("Set by hand, or the stored value"),
+            "volume": _("Look at no more than a volume"),
+            "share": _("Look at no more than a share"),
+        }[self.value]
+
+
+class RoiOf(enum.Enum):
+    """Around which structures uncertainty is shown."""
+
+    ALL = "all"
+    CHOSEN = "chosen"
+
+    def label(self):
+        """Text in the panel."""
+        return _("All structures") if self is RoiOf.ALL else _("The chosen structure")
+
+
+class RoiSide(enum.Enum):
+    """On which side of the surface of the structures it is shown; the values are those of the library."""
+
+    BOTH = "both"
+    INSIDE = "inside"
+    OUTSIDE = "outside"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            "both": _("Inside and around"),
+            "inside": _("Only inside"),
+            "outside": _("Only around"),
+        }[self.value]
+
+
 class CtWindow(enum.Enum):
     """Grey-scale windows in HU: (width, level); None leaves the CT as it is."""
 
@@ -151,6 +194,7 @@ class CalibUncertaintyParameterNode:
     roiComputedMm - how far from the structures the run computes maps and lists regions.
     resultFolder - the folder of the Result that is shown; the three nodes below it show it.
     threshold - in the unit of the measure.
+    thresholdBy - VOLUME and SHARE keep the flagged part of the region of interest below budgetMl and budgetPercent.
     roiShownMm - up to what the Result holds, which may be more than this panel lets compute.
     probabilityFloor - probabilities below this many per cent are not drawn.
     contours - thin outlines at the probabilities contourOuter and contourInner, of the chosen structure or of all.
@@ -196,7 +240,12 @@ class CalibUncertaintyParameterNode:
     measure: str = "entropy"
     structure: str = ""
     threshold: Annotated[float, WithinRange(0, 10)] = 0.35
+    thresholdBy: ThresholdBy = ThresholdBy.VALUE
+    budgetMl: Annotated[float, WithinRange(0, 10000)] = 20.0
+    budgetPercent: Percent = 5.0
     roiShownMm: Annotated[float, WithinRange(0, 1000)] = 15.0
+    roiOf: RoiOf = RoiOf.ALL
+    roiSide: RoiSide = RoiSide.BOTH
     probabilityFloor: Percent = 5.0
     rawShown: bool = False
     ctWindow: CtWindow = CtWindow.SOFT_TISSUE

@@ -137,6 +137,7 @@ class ReviewSection:
     def onUncertainSlice(self, checked=None):
         """Go to the axial slice with the largest sum of the shown measure."""
         node, threshold = self.panel.overlays.uncertaintyNode, self.panel.parameterNode.threshold
+        self.panel.overlays.completeFill()
         found = mostUncertainSlice(slicer.util.arrayFromVolume(node), ctVolume.worldIjkToRas(node), threshold)
         if found is None:
             self.ui.reasonLabel.setText(_("Nowhere does the uncertainty that is shown reach the threshold."))
