@@ -42,6 +42,7 @@ class EvaluateSection(JobSection):
         ui.openEvaluationButton.connect("clicked(bool)", self.onOpen)
         ui.evaluationReportButton.connect("clicked(bool)", self.onReport)
         ui.budgetButton.connect("clicked(bool)", self.onBudget)
+        ui.evaluationConfigurationComboBox.connect("currentIndexChanged(int)", self._fillMeasures)
         self._show()
 
     def problem(self):
@@ -171,22 +172,43 @@ class EvaluateSection(JobSection):
         self._show()
 
     def _show(self):
-        content = self.content
-        for widget in (self.ui.evaluationSummaryLabel, self.ui.evaluationTable, self.ui.evaluationMeasuresTable):
+        content, ui = self.content, self.ui
+        for widget in (
+            ui.evaluationSummaryLabel,
+            ui.evaluationTable,
+            ui.evaluationConfigurationLabel,
+            ui.evaluationConfigurationComboBox,
+            ui.evaluationMeasuresTable,
+            ui.budgetMeasureComboBox,
+            ui.budgetButton,
+            ui.evaluationReportButton,
+        ):
             widget.setVisible(content is not None)
-        for widget in (self.ui.budgetMeasureComboBox, self.ui.budgetButton):
-            widget.enabled = content is not None
-        self.ui.budgetMeasureComboBox.clear()
+        ui.budgetMeasureComboBox.clear()
         if content is None:
             return
-        lines = evaluationFigures.summaryLines(content)
-        colored = [f"<span style='color:{DOUBTFUL}'>{html.escape(line)}</span>" for line in lines[1:]]
-        self.ui.evaluationSummaryLabel.setText(f"<b>{html.escape(content['model'])}</b>: " + "<br>".join(
-            [html.escape(lines[0]), *colored]))  # fmt: skip
-        fillTable(self.ui.evaluationTable, evaluationFigures.probabilityRows(content))
-        fillTable(self.ui.evaluationMeasuresTable, evaluationFigures.measureRows(content), textColumns=2)
+        ui.evaluationSummaryLabel.setText(_richText(content["model"], evaluationFigures.summaryLines(content)))
+        fillTable(ui.evaluationTable, evaluationFigures.probabilityRows(content))
+        self._offerConfigurations(evaluationCurves.worked(content))
+        self._fillMeasures()
         for measure, title in evaluationFigures.measures(content).items():
-            self.ui.budgetMeasureComboBox.addItem(title, measure)
+            ui.budgetMeasureComboBox.addItem(title, measure)
+
+    def _offerConfigurations(self, names):
+        """The last one first: calibrated comes after uncalibrated."""
+        combo = self.ui.evaluationConfigurationComboBox
+        wasBlocked = combo.blockSignals(True)
+        combo.clear()
+        for name in names:
+            combo.addItem(name)
+        combo.setCurrentIndex(combo.count - 1)
+        combo.blockSignals(wasBlocked)
+
+    def _fillMeasures(self, index=None):
+        configuration = self.ui.evaluationConfigurationComboBox.currentText
+        if self.content is not None and configuration in evaluationCurves.worked(self.content):
+            rows = evaluationFigures.measureRows(self.content, configuration)
+            fillTable(self.ui.evaluationMeasuresTable, rows)
 
     def _updateReportButton(self):
         page = self._page()
@@ -216,6 +238,12 @@ class EvaluateSection(JobSection):
     def _onFolderValidity(self, valid):
         if not valid:
             self._onFolder(self.ui.evaluationFolderLineEdit.currentPath)
+
+
+def _richText(model, lines):
+    """The first line plain, what follows it to be noticed."""
+    noticed = [f"<span style='color:{DOUBTFUL}'>{html.escape(line)}</span>" for line in lines[1:]]
+    return "<br>".join([f"<b>{html.escape(model)}</b>: {html.escape(lines[0])}", *noticed])
 
 
 def _showPath(lineEdit, path):

@@ -13,7 +13,7 @@ SCHEMA, SCHEMA_VERSION = "calib-uncertainty/evaluation", 1
 UNKNOWN = "–"
 DICE, CALIBRATION_OF = "dice", "union"  # probabilities are judged near what is predicted or drawn
 PROBABILITY_HEADS = (_("Configuration"), _("Cases"), _("Dice"), _("NLL, nats"), _("ECE, %"))
-MEASURE_HEADS = (_("Measure"), _("Configuration"), _("Error Dice"), _("Recall"), _("Precision"), _("UEO-AUC"))
+MEASURE_HEADS = (_("Measure"), _("Error Dice"), _("Recall"), _("Precision"), _("UEO-AUC"))
 MEASURE_FIGURES = (
     "at_thresholds.stored.error_dice",
     "at_thresholds.stored.recall",
@@ -88,14 +88,16 @@ def probabilityRows(content):
     return rows
 
 
-def measureRows(content):
-    """Rows for `MEASURE_HEADS`, lists of `Cell`; measures that were not computed are left out."""
-    rows = []
+def measureRows(content, configuration):
+    """Rows for `MEASURE_HEADS`, lists of `Cell`; measures that were not computed are left out.
+
+    :param configuration: its name.
+    """
+    rows, of = [], worked(content)[configuration]
     for measure, title in measures(content).items():
-        for name, of in worked(content).items():
-            figures = domainOf(content, of, measure).get("figures")
-            if figures:
-                rows.append([Cell(title), Cell(name), *(_cell(figures.get(key)) for key in MEASURE_FIGURES)])
+        figures = domainOf(content, of, measure).get("figures")
+        if figures:
+            rows.append([Cell(title), *(_cell(figures.get(key)) for key in MEASURE_FIGURES)])
     return rows
 
 

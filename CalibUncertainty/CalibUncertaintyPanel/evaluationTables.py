@@ -2,6 +2,7 @@
 
 import qt
 
+ROW_MARGIN = 7  # pixels
 MOST_ROWS = 8  # as high as a table grows; further rows are scrolled to
 
 
@@ -14,6 +15,7 @@ def prepareTable(table, heads, stretched=0):
     table.setColumnCount(len(heads))
     table.setHorizontalHeaderLabels(list(heads))
     table.verticalHeader().setVisible(False)
+    table.verticalHeader().setDefaultSectionSize(table.fontMetrics().height() + ROW_MARGIN)
     header = table.horizontalHeader()
     for column in range(len(heads)):
         isStretched = column == stretched

@@ -7,7 +7,8 @@ from . import reviewWords as words
 STRUCTURE_HEADS = (_("Structure"), _("Drawn, mL"), _("Expected, mL"), _("95 % to 5 %, mL"))
 STRUCTURES_CAPTION = _(
     "Drawn: the model's label. Expected: every voxel counts with its probability. 95 % to 5 %: the volume of all voxels "
-    "with a probability of at least 95 %, and of at least 5 %."
+    "with a probability of at least 95 %, and of at least 5 %. Many voxels of less than 5 % can make the expected volume larger "
+    "than that."
 )
 NOT_FREQUENCIES = _("Do not read these probabilities as frequencies.")
 MOST_WARNINGS_IN_PANEL = 3
@@ -22,7 +23,7 @@ def facts(result, summary):
     """
     provenance = result.provenance
     model = f"{provenance['model']['name']}, {provenance['model'].get('configuration', '')}".rstrip(", ")
-    found = [(_("Model"), model), (_("Segmented"), str(provenance.get("created", "")))]
+    found = [(_("Model"), model), (_("Segmented"), str(provenance.get("created", "")).replace("T", " "))]
     if summary is not None:
         found.append((_("Mean entropy"), meanEntropy(summary)))
     found += aggregateFacts(provenance.get("aggregates"))

@@ -129,11 +129,15 @@ def test_after_an_evaluation_its_figures_are_shown(panel, report):
         ["uncalibrated", "2 / 3", "0.840", "0.4100", "12.00"],
         ["calibrated", "2 / 3", "0.840", "0.3000", "1.50"],
     ]
+    assert panel.ui.evaluationConfigurationComboBox.currentText == "calibrated"
     assert rows_of(panel.ui.evaluationMeasuresTable) == [
-        ["Entropy", "uncalibrated", "0.400", "0.480", "0.360", "0.240"],
-        ["Entropy", "calibrated", "0.500", "0.600", "0.450", "0.300"],
-        ["Mutual information", "uncalibrated", "0.320", "0.480", "0.360", "–"],
-        ["Mutual information", "calibrated", "0.400", "0.600", "0.450", "–"],
+        ["Entropy", "0.500", "0.600", "0.450", "0.300"],
+        ["Mutual information", "0.400", "0.600", "0.450", "–"],
+    ]
+    panel.ui.evaluationConfigurationComboBox.setCurrentIndex(0)
+    assert rows_of(panel.ui.evaluationMeasuresTable) == [
+        ["Entropy", "0.400", "0.480", "0.360", "0.240"],
+        ["Mutual information", "0.320", "0.480", "0.360", "–"],
     ]
     tip = panel.ui.evaluationTable.item(1, 3).toolTip()
     assert tip == "95 % interval 0.2700 to 0.3300, 2 of 2 cases"
@@ -290,9 +294,9 @@ def test_the_real_computation_evaluates_a_tiny_model_from_the_panel(panel, evalu
     assert [row[:2] for row in rows] == [["uncalibrated", "1 / 1"], ["calibrated", "1 / 1"]]
     assert rows[1][2] == f"{calibrated['dice']['mean']['mean']:.3f}"
     assert rows[1][3] == f"{calibrated['calibration']['union']['figures']['nll']['mean']:.4f}"
-    first = rows_of(panel.ui.evaluationMeasuresTable)[1]
+    first = rows_of(panel.ui.evaluationMeasuresTable)[0]
     found = next(of for of in calibrated["measures"].values() if of["title"] == first[0])["domains"]["pred"]["figures"]
-    assert first[2] == f"{found['at_thresholds.stored.error_dice']['mean']:.3f}"
+    assert first[1] == f"{found['at_thresholds.stored.error_dice']['mean']:.3f}"
     assert evaluationFigures.UNKNOWN not in first
     panel.ui.budgetButton.click()
     assert budgetDiagram.findChart(slicer.mrmlScene).GetXAxisRange() == pytest.approx((0, 5))
