@@ -47,10 +47,12 @@ class Result:
             ) from error
         if not isinstance(content, dict) or content.get("schema") != RESULT_SCHEMA:
             raise CalibUncertaintyError(f"{path} is not a Result of CalibUncertainty")
-        if content.get("schema_version") != RESULT_SCHEMA_VERSION:
+        version = content.get("schema_version")
+        if version != RESULT_SCHEMA_VERSION:
+            newer = isinstance(version, int) and version > RESULT_SCHEMA_VERSION
             raise CalibUncertaintyError(
-                f"{path} was written in version {content.get('schema_version')} of the format, this program reads version"
-                f" {RESULT_SCHEMA_VERSION}; run segment again"
+                f"{path} was written in version {version} of the format, this program reads version {RESULT_SCHEMA_VERSION};"
+                f" {'update CalibUncertainty to open it' if newer else 'run segment again'}"
             )
         missing = [key for key in ("calibration", "maps", "model", "regions", "segmentation") if key not in content]
         if missing:

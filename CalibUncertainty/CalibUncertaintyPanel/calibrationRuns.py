@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from . import runs, slicerCompat
+from . import modelSummary, runs, slicerCompat
 from .job import Job
 from .parameterNode import CalibrationMethod, CalibrationWays, foldList, isChosen
 
@@ -52,6 +52,9 @@ def modelProblem(folder):
 
     :param folder: the folder with plans.json.
     """
+    gone = modelSummary.goneProblem(folder)
+    if gone:
+        return gone
     if not os.access(folder, os.W_OK):
         return (
             f"The calibration is stored in the model folder, and {folder} cannot be written to. Copy the model to a folder of "

@@ -37,6 +37,12 @@ class InputsSection:
         ui.modelPathLineEdit.connect("validInputChanged(bool)", self._onModelValidity)
         ui.outputPathLineEdit.connect("validInputChanged(bool)", self._onOutputValidity)
 
+    def enter(self):
+        """The module is opened: a model that could not be read before may be there now, on a network drive that came back."""
+        if self.panel.parameterNode is not None and self.summary is not None and self.summary.problem:
+            self._readFrom = None
+            self.update()
+
     def release(self):
         """Stop timers and threads."""
         self._timer.stop()
@@ -68,6 +74,8 @@ class InputsSection:
     def onSample(self, checked=None):
         """Load the CT phantom, choose the demo model, and run: a first look that needs nothing else."""
         parameterNode = self.panel.parameterNode
+        if self.panel.run.busy:
+            return
         try:
             ctNode = sample.loadCt(self.panel.scene)
         except Exception as error:

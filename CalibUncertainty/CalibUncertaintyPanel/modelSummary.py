@@ -4,6 +4,8 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 
 @dataclass(frozen=True)
 class ModelSummary:
@@ -47,8 +49,23 @@ def readModel(folder):
     except Exception as error:  # whatever odd files hold, the user gets a sentence
         logging.exception("CalibUncertainty: %s cannot be read as a model", folder)
         return ModelSummary(
-            Path(folder), problem=f"{folder} cannot be read as an nnU-Net v2 model ({error!r}); copy it again"
+            Path(folder),
+            problem=_("{folder} cannot be read as an nnU-Net v2 model ({error!r}); copy it again").format(
+                folder=folder, error=error
+            ),
         )
+
+
+def goneProblem(folder):
+    """Why a model that was chosen a while ago cannot be used any more, or an empty string: a network drive may have gone.
+
+    :param folder: the folder with plans.json.
+    """
+    if Path(folder).is_dir():
+        return ""
+    return _("The model folder {folder} is not there any more. Connect its network drive again, or choose another model.").format(
+        folder=folder
+    )  # fmt: skip
 
 
 def checkCalibration(summary, folds, pooling, mirroring, calibration):
@@ -70,5 +87,6 @@ def checkCalibration(summary, folds, pooling, mirroring, calibration):
     except Exception as error:  # in a thread nobody else would hear of it
         if not isinstance(error, CalibUncertaintyError):
             logging.exception("CalibUncertainty: the calibration of %s cannot be checked", summary.folder)
-        return replace(summary, problem=str(error), calibrated=False, calibrationText=f"NOT CALIBRATED: {error}")
+        text = _("NOT CALIBRATED: {error}").format(error=error)
+        return replace(summary, problem=str(error), calibrated=False, calibrationText=text)
     return replace(summary, calibrated=applied.calibrated, calibrationText=applied.summary(selected))

@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from . import ctVolume, slicerCompat
+from . import ctVolume, modelSummary, slicerCompat
 from .job import Job
 from .parameterNode import foldList, isChosen
 
@@ -26,11 +26,11 @@ def startRun(parameterNode, modelFolder, command=None):
     :param modelFolder: the folder with plans.json, as `modelSummary.readModel` found it.
     :param command: another program that speaks the protocol, for tests.
     :return: a running `Job`.
-    :raises ValueError: if the CT cannot be segmented; the message is one sentence for the user.
+    :raises ValueError: if the CT cannot be segmented or the model has gone; the message is one sentence for the user.
     :raises OSError: if a file cannot be written or the process not be started.
     """
     ctNode = parameterNode.ctVolume
-    problem = ctVolume.ctProblem(ctNode)
+    problem = ctVolume.ctProblem(ctNode) or modelSummary.goneProblem(modelFolder)
     if problem:
         raise ValueError(problem)
     folder = Path(slicerCompat.runFolder())
