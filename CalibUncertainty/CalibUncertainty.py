@@ -198,7 +198,9 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         structures = [entry["name"] for entry in result.provenance["maps"]["probability"]]
         structure = parameterNode.structure if parameterNode.structure in structures else None
         with overlayNodes.undoneOnFailure(slicer.mrmlScene):
-            overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, parameterNode.measure)
+            # the list of places is made of this measure, so that is what is looked at first
+            measure = result.provenance["threshold"]["measure"]
+            overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, measure)
             self._noteLayers(parameterNode, folder, ctNode, overlays)
         return overlays
 

@@ -59,6 +59,24 @@ class Pooling(enum.Enum):
         }[self.value]
 
 
+class ListedBy(enum.Enum):
+    """Of which measure the places to review are made; the values are those of the request."""
+
+    ENTROPY = "entropy"
+    DISAGREEMENT = "mi"
+    OFF_BORDERS = "dae"
+    UNUSUAL = "ebcu"
+
+    def label(self):
+        """Text in the panel."""
+        return {
+            "entropy": _("Any doubt (entropy)"),
+            "mi": _("Networks that contradict each other"),
+            "dae": _("Doubt away from borders"),
+            "ebcu": _("What is unusual at such places"),
+        }[self.value]
+
+
 class CalibrationWays(enum.Enum):
     """For which ways of putting folds together a calibration is fitted; the values are those of the request."""
 
@@ -191,6 +209,7 @@ class CalibUncertaintyParameterNode:
     """The choices, in the order of the panel.
 
     folds - "all" or numbers with commas between.
+    listedBy - the measure that the list of places is made of; allMeasures - make every map, not only those that cost little.
     roiComputedMm - how far from the structures the run computes maps and lists regions.
     resultFolder - the folder of the Result that is shown; the three nodes below it show it.
     threshold - in the unit of the measure.
@@ -213,6 +232,8 @@ class CalibUncertaintyParameterNode:
     calibration: Calibration = Calibration.AUTO
     pooling: Pooling = Pooling.LOGIT
     mirroring: bool = True
+    listedBy: ListedBy = ListedBy.ENTROPY
+    allMeasures: bool = False
     roiComputedMm: Annotated[float, WithinRange(1, 100)] = 15.0
     outputFolder: pathlib.Path
 
@@ -239,7 +260,7 @@ class CalibUncertaintyParameterNode:
 
     measure: str = "entropy"
     structure: str = ""
-    threshold: Annotated[float, WithinRange(0, 10)] = 0.35
+    threshold: Annotated[float, WithinRange(0, 20)] = 0.35
     thresholdBy: ThresholdBy = ThresholdBy.VALUE
     budgetMl: Annotated[float, WithinRange(0, 10000)] = 20.0
     budgetPercent: Percent = 5.0

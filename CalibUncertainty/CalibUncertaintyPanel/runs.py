@@ -61,7 +61,8 @@ def makeRequest(parameterNode, modelFolder, runFolder, ctName):
         "mirroring": parameterNode.mirroring,
         "roi_mm": parameterNode.roiComputedMm,
         "threshold": "stored",
-        "measure": "entropy",
+        "measure": parameterNode.listedBy.value,
+        "measures": "all" if parameterNode.allMeasures else "standard",
         "overwrite": False,
     }
     return {"verb": "segment", "arguments": arguments}

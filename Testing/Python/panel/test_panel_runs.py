@@ -139,6 +139,8 @@ def test_the_request_says_what_was_chosen(panel, ct, model, finish, tmp_path):
     panel.ui.calibrationComboBox.setCurrentIndex(1)
     panel.ui.mirroringCheckBox.click()
     panel.ui.roiComputedSlider.value = 9.0
+    panel.ui.listedByComboBox.setCurrentIndex(2)
+    panel.ui.allMeasuresCheckBox.click()
     panel.ui.outputPathLineEdit.currentPath = str(tmp_path)
     panel.ui.runButton.click()
     request = json.loads((panel.run.job.folder / "request.json").read_text(encoding="utf-8"))
@@ -147,6 +149,7 @@ def test_the_request_says_what_was_chosen(panel, ct, model, finish, tmp_path):
     assert arguments["model"] == str(model)
     assert (arguments["folds"], arguments["device"], arguments["calibration"]) == ([0], "cpu", "none")
     assert (arguments["mirroring"], arguments["roi_mm"], arguments["mode"]) == (False, 9.0, "pool_logit")
+    assert (arguments["measure"], arguments["measures"]) == ("dae", "all")
     assert Path(arguments["out"]).parent == tmp_path
     finish()
     assert not (panel.run.job.folder / "ct.nrrd").exists()
