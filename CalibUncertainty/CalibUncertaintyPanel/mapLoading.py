@@ -35,6 +35,11 @@ class MapLoading:
         """Whether somebody waits for a map."""
         return bool(self._wanted)
 
+    @property
+    def idle(self):
+        """Whether nothing is being read or about to be."""
+        return self._reading is None and not self._timer.isActive()
+
     def release(self):
         """Stop timer and thread."""
         self._timer.stop()

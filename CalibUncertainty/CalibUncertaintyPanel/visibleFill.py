@@ -3,8 +3,8 @@
 import time
 
 import slicer
+import vtk
 from slicer.util import VTKObservationMixin
-from vtk import vtkCommand
 
 from .mrmlTools import nodesOfClass
 from .visiblePlanes import visiblePlanes
@@ -51,9 +51,7 @@ class VisibleFill(VTKObservationMixin):
         self._left.sort(key=lambda index: -abs(index - middle))
         self._writePlanes(planes)
         slicer.util.arrayFromVolumeModified(self.volumeNode)
-        self.addObserver(self.scene, self.scene.StartSaveEvent, self._onStartSave)
-        for view in nodesOfClass(self.scene, "vtkMRMLSliceNode"):
-            self.addObserver(view, vtkCommand.ModifiedEvent, self._onViewModified)
+        self._watch()
 
     def step(self, seconds=STEP_SECONDS):
         """Write more, for about so long.
@@ -110,5 +108,19 @@ class VisibleFill(VTKObservationMixin):
         elif self._writePlanes(planes):
             slicer.util.arrayFromVolumeModified(self.volumeNode)
 
-    def _onStartSave(self, caller, event):
+    def _watch(self):
+        for view in nodesOfClass(self.scene, "vtkMRMLSliceNode"):
+            self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self._onViewModified)
+        # Not every way of saving tells so beforehand, but each gives the node a file name.
+        self.addObserver(self.scene, self.scene.StartSaveEvent, self._onSave)
+        self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
+        if self.volumeNode.GetStorageNode() is not None:
+            self.addObserver(self.volumeNode.GetStorageNode(), vtk.vtkCommand.ModifiedEvent, self._onSave)
+
+    def _onSave(self, caller, event):
         self.finish()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onNodeAdded(self, caller, event, node):
+        if node is not None and node.IsA("vtkMRMLStorageNode"):
+            self.finish()

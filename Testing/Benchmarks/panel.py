@@ -38,8 +38,8 @@ VIEW = (600, 600)
 REPEATS = 15
 
 
-def write_case(shape: tuple[int, int, int], folder: Path) -> tuple[Path, Path]:
-    """A CT and its Result; the paths of both."""
+def write_case(shape: tuple[int, int, int], folder: Path, roi_mm: float = ROI_MM) -> tuple[Path, Path]:
+    """A CT and its Result, which holds maps up to a distance in mm; the paths of both."""
     from CalibUncertaintyPanel import fakeProcess
 
     from CalibUncertaintyLib.uncertainty import measures
@@ -52,7 +52,7 @@ def write_case(shape: tuple[int, int, int], folder: Path) -> tuple[Path, Path]:
     distance = np.maximum(-np.maximum(depth[1], depth[2]), 0)
     ct = Volume((40 + 100 * (segmentation > 0)).astype(np.int16), SPACING_ZYX, (0.0, 0.0, 0.0), np.eye(3))
     ct.write(folder / "ct.nrrd")
-    start, stop = fakeProcess._box(distance <= ROI_MM)
+    start, stop = fakeProcess._box(distance <= roi_mm)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     crop = ct.crop(start, tuple(np.subtract(stop, start)))
     p = np.stack([1 / (1 + np.exp(-np.clip(depth[label][box] / SOFTNESS_MM, -30, 30))) for label in ORGANS]).astype(
@@ -60,7 +60,7 @@ def write_case(shape: tuple[int, int, int], folder: Path) -> tuple[Path, Path]:
     )
     p = np.concatenate([np.clip(1 - p.sum(axis=0, keepdims=True), 0, 1), p])
     p /= p.sum(axis=0)
-    arguments = {"ct": str(folder / "ct.nrrd"), "out": str(folder / "result"), "model": "none", "roi_mm": ROI_MM}
+    arguments = {"ct": str(folder / "ct.nrrd"), "out": str(folder / "result"), "model": "none", "roi_mm": roi_mm}
     out = folder / "result"
     (out / "maps").mkdir(parents=True)
     ct.with_array(segmentation).write(out / "segmentation.nii.gz")
@@ -69,7 +69,7 @@ def write_case(shape: tuple[int, int, int], folder: Path) -> tuple[Path, Path]:
     for name, array in {**maps, "probability_1": p[1], "probability_2": p[2]}.items():
         crop.with_array(np.ascontiguousarray(array, dtype=np.float32)).write(out / "maps" / f"{name}.nrrd")
     content = fakeProcess._provenance(
-        arguments, ct, crop, start, True, ROI_MM, distance, [], measures.MEASURES, set(maps)
+        arguments, ct, crop, start, True, roi_mm, distance, [], measures.MEASURES, set(maps)
     )
     (out / "result.json").write_text(json.dumps(content))
     return folder / "ct.nrrd", out
@@ -100,13 +100,16 @@ def measure(panel, ct_path: Path, result: Path) -> dict:
     if panel.overlays is None:
         raise RuntimeError(panel.ui.errorLabel.text)
     figures["bytes_per_voxel"] = round((resident_bytes() - memory) / voxels / len(panel.overlays.nodes), 2)
+    while not panel.layers.loading.idle:  # maps are read in a thread meanwhile
+        slicer.app.processEvents()
+        time.sleep(0.005)
     ui, layers, red = panel.ui, panel.layers, slicer.app.layoutManager().sliceWidget("Red")
     offsets = np.linspace(0.4, 0.6, REPEATS) * ct.GetImageData().GetDimensions()[2] * SPACING_ZYX[0]
     red.setSliceOffsetValue(float(offsets[0]))
 
     def roi(index: int) -> None:
         panel.parameterNode.roiShownMm = 2.0 + index % 10
-        layers._applyRoi()  # without the wait that gathers the moves of a slider
+        layers.roi.apply()  # without the wait that gathers the moves of a slider
 
     changes: dict[str, Callable[[int], None]] = {
         "ms_render": lambda index: None,
