@@ -87,4 +87,5 @@ def ctText(report):
         ))  # fmt: skip
     if report.ct_note:
         lines.append(html.escape(report.ct_note))
-    return "<br>".join(lines)
+    # the tag tells the label that this is rich text; without one it would show what was escaped as it stands
+    return f"<span>{'<br>'.join(lines)}</span>" if lines else ""

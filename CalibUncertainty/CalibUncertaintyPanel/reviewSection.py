@@ -147,7 +147,7 @@ class ReviewSection:
         self.views.show(position)
         name = self.panel.overlays.measure(self.panel.overlays.shownMeasure).title
         text = _("The slice with the largest sum of {measure} above {threshold:.3g}: {voxels} voxels.")
-        self.ui.reasonLabel.setText(html.escape(text.format(measure=name, threshold=threshold, voxels=voxels)))
+        self.ui.reasonLabel.setText(_rich(text.format(measure=name, threshold=threshold, voxels=voxels)))
 
     def _onSelected(self):
         region = self.table.selected
@@ -155,9 +155,9 @@ class ReviewSection:
         self._updateButtons()
         self.verdicts.show(region)
         self.editing.update()
-        self.ui.reasonLabel.setText(html.escape(region.reason) if region is not None else "")
+        self.ui.reasonLabel.setText(_rich(region.reason) if region is not None else "")
         chance = words.chanceSentence(region) if region is not None else ""
-        self.ui.chanceLabel.setText(html.escape(chance))
+        self.ui.chanceLabel.setText(_rich(chance))
         self.ui.chanceLabel.setVisible(bool(chance))
         if region is None:
             return
@@ -232,3 +232,8 @@ def _explanation(provenance, regions):
         return _("No place to review: nowhere {what} of the structures.").format(what=what)
     return _("{count} places to review: {what} of the structures, and possible misses beyond. The sliders above do not "
              "change this list.").format(count=len(regions), what=what)  # fmt: skip
+
+
+def _rich(text):
+    """Text for a label that takes rich text: without a tag it would show what was escaped as it stands."""
+    return f"<span>{html.escape(text)}</span>" if text else ""

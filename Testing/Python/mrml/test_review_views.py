@@ -187,15 +187,3 @@ def test_an_estimated_box_holds_the_peak_lies_in_the_ct_and_is_as_large_as_the_r
         assert all(0 <= a <= p < b <= n for a, p, b, n in zip(box.start, peak, box.stop, shape, strict=True))
         size = np.prod(np.subtract(box.stop, box.start)) * result.segmentation.voxel_volume_ml
         assert size >= min(region.volume_ml, np.prod(shape) * result.segmentation.voxel_volume_ml)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_voxels_belong_together_as_scipy_says_at_every_border(seed):
-    from scipy import ndimage
-
-    random = np.random.default_rng(seed)
-    mask = random.random(random.integers(1, 8, 3)) < random.choice([0.0, 0.1, 0.3, 1.0])
-    voxels = np.flatnonzero(mask)
-    numbers = reviewExtent._components(voxels, mask.shape)
-    expected = ndimage.label(mask, np.ones((3, 3, 3)))[0].reshape(-1)[voxels]
-    assert len(set(zip(numbers, expected, strict=True))) == len(set(numbers)) == len(set(expected))
