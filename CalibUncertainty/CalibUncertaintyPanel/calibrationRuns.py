@@ -7,6 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 from . import modelSummary, runs, slicerCompat
 from .job import Job
 from .parameterNode import CalibrationMethod, CalibrationWays, foldList, isChosen
@@ -24,26 +26,24 @@ def casesProblem(path, method=CalibrationMethod.TEMPERATURE):
     :return: one sentence for the user.
     """
     if not isChosen(path):
-        return "Choose the labelled cases: a CSV or JSON list, or the folder of a raw nnU-Net dataset."
+        return _("Choose the labelled cases: a CSV or JSON list, or the folder of a raw nnU-Net dataset.")
     path = Path(path)
     if path.is_dir():
         missing = [name for name in ("dataset.json", "imagesTr", "labelsTr") if not (path / name).exists()]
         if missing:
-            return (
-                f"{path} is not a raw nnU-Net dataset: there is no {missing[0]} in it. Choose its folder Dataset###_Name, or a "
-                "CSV or JSON list of cases."
-            )
+            text = _("{path} is not a raw nnU-Net dataset: there is no {missing} in it. Choose its folder Dataset###_Name, or a "
+                     "CSV or JSON list of cases.")  # fmt: skip
+            return text.format(path=path, missing=missing[0])
         if method is not CalibrationMethod.TEMPERATURE:
-            return (
+            return _(
                 "Of a dataset's folds only temperatures can be fitted: choose Temperature scaling, or a list of cases."
             )
         return ""
     if not path.is_file():
-        return f"{path} does not exist. Choose the labelled cases again."
+        return _("{path} does not exist. Choose the labelled cases again.").format(path=path)
     if path.suffix.lower() not in LISTS:
-        return (
-            f"{path.name} is no list of cases. Choose a CSV file (id, ct, labels) or JSON, or the folder of a dataset."
-        )
+        text = _("{name} is no list of cases. Choose a CSV file (id, ct, labels) or JSON, or the folder of a dataset.")
+        return text.format(name=path.name)
     return ""
 
 
@@ -56,10 +56,9 @@ def modelProblem(folder):
     if gone:
         return gone
     if not os.access(folder, os.W_OK):
-        return (
-            f"The calibration is stored in the model folder, and {folder} cannot be written to. Copy the model to a folder of "
-            "your own and choose that."
-        )
+        text = _("The calibration is stored in the model folder, and {folder} cannot be written to. Copy the model to a folder of "
+                 "your own and choose that.")  # fmt: skip
+        return text.format(folder=folder)
     return ""
 
 
@@ -131,7 +130,7 @@ def mayChangeLabels(method):
 
     :param method: `CalibrationMethod`.
     """
-    from CalibUncertaintyLib.calibration.methods import METHODS
+    from CalibUncertaintyLib.workflow.applied import METHODS
 
     return method.value in METHODS and METHODS[method.value].preserves == "none"
 
@@ -141,15 +140,16 @@ def methodInWords(method):
 
     :param method: `CalibrationMethod`.
     """
-    from CalibUncertaintyLib.calibration.methods import METHODS
+    from CalibUncertaintyLib.workflow.applied import METHODS
 
     if method.value not in METHODS:
-        return (
+        return _(
             "Fits every method that is installed and takes, of those that change no label, the one with the least error on "
             "cases it was not fitted on. Needs two cases or more."
         )
     found = METHODS[method.value]
-    return found.description + (f" Needs the package {found.extra}." if found.extra else "")
+    needed = _("Needs the package {name}.").format(name=found.extra)
+    return f"{found.description} {needed}" if found.extra else found.description
 
 
 def tidyUp(job):

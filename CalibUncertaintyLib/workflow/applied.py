@@ -22,7 +22,7 @@ from ..model.record_check import MEMBER_MODES, MODES, POOL_MODES
 from ..model.record_match import PRECISION, STEP_SIZE, computing
 from ..uncertainty.context_law import ContextLaw
 
-__all__ = ["MEMBER_MODES", "MODES", "POOL_MODES", "AppliedCalibration", "calibration_of", "choose_calibration"]
+__all__ = ["MEMBER_MODES", "METHODS", "MODES", "POOL_MODES", "AppliedCalibration", "calibration_of", "choose_calibration"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ FLOORS = (
     ("trainers",),
     ("result", "result_regions"),
     ("workflow",),
-    ("cli", "cli_options", "cli_evaluate"),
+    ("cli", "cli_options", "cli_evaluate", "cli_last_layer"),
     ("__main__",),
 )
 HEAVY = (
