@@ -7,7 +7,7 @@ import slicer
 import vtk
 import vtk.util.numpy_support
 
-from . import palettes
+from . import palettes, terminology
 from .mrmlTools import matrixFromArray, nodesOfClass
 
 PREFIX = "CalibUncertainty."
@@ -18,6 +18,7 @@ LEGEND_POSITION = {PROBABILITY_SCALE: (0.02, 0.75), UNCERTAINTY_SCALE: (0.98, 0.
 LEGEND_SIZE = (0.08, 0.40)  # parts of the view's width and height; Slicer fits the text into the width
 SCALE_ROLE = PREFIX + "Scale"
 OUTLINE_PIXELS = 2
+STUDY = slicer.vtkMRMLSubjectHierarchyConstants.GetDICOMLevelStudy()
 
 
 def addVolume(scene, name, scale):
@@ -207,13 +208,16 @@ def addSegmentation(scene, result, ctNode):
     return node
 
 
-def groupInFolder(scene, nodes, folderName):
+def groupInFolder(scene, nodes, folderName, ctNode=None):
     """Put nodes into a new subject-hierarchy folder of this name.
 
+    :param ctNode: a CT whose patient and study the folder belongs to, where it has them; otherwise it lies on top.
     :return: item identifier of the folder.
     """
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), folderName)
+    ctItem = hierarchy.GetItemByDataNode(ctNode) if ctNode is not None else 0
+    study = hierarchy.GetItemAncestorAtLevel(ctItem, STUDY) if ctItem else 0
+    folder = hierarchy.CreateFolderItem(study or hierarchy.GetSceneItemID(), folderName)
     for node in nodes:
         item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(folder, node)
         hierarchy.SetItemParent(item, folder)
@@ -233,15 +237,16 @@ def undoneOnFailure(scene):
     """Whatever is added to the scene inside is removed again, folders of the subject hierarchy included, if it fails."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     nodesBefore = {node.GetID() for node in nodesOfClass(scene, "vtkMRMLNode")}
-    itemsBefore = _topItems(hierarchy)
+    itemsBefore = _items(hierarchy)
     try:
         yield
     except BaseException:
         for node in nodesOfClass(scene, "vtkMRMLNode"):
             if node is not None and node.GetID() not in nodesBefore:
                 scene.RemoveNode(node)
-        for item in _topItems(hierarchy) - itemsBefore:
-            hierarchy.RemoveItem(item)
+        added = _items(hierarchy) - itemsBefore
+        for item in [item for item in added if hierarchy.GetItemParent(item) not in added]:
+            hierarchy.RemoveItem(item)  # with what lies in it
         raise
 
 
@@ -262,9 +267,9 @@ def savedMeasure(volumeNode, measureInfo):
     return measureInfo(**{**saved, **numbers, "available": True})
 
 
-def _topItems(hierarchy):
+def _items(hierarchy):
     items = vtk.vtkIdList()
-    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items)
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
     return {items.GetId(index) for index in range(items.GetNumberOfIds())}
 
 
@@ -322,6 +327,7 @@ def _segment(labelmap, value, name, order):
     segment.SetName(name)
     segment.SetColor(*palettes.outlineColor(order))
     segment.SetLabelValue(value)
+    terminology.setTerminology(segment, name)
     segment.AddRepresentation(
         slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName(), labelmap
     )

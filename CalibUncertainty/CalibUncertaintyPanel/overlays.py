@@ -7,6 +7,8 @@ display node's: moving it recomputes nothing.
 
 from dataclasses import replace
 
+from slicer.i18n import tr as _
+
 from . import overlayNodes
 from .maskedMap import MaskedMap
 from .measureInfo import PER_STRUCTURE, MeasureInfo, measuresOf
@@ -59,7 +61,7 @@ class Overlays:
         overlays.showUncertainty(measure, structure or overlays.structures[0])
         overlays.setProbabilityFloor(DEFAULT_PROBABILITY_FLOOR)
         overlays.setThreshold(overlays.measure(overlays.shownMeasure).threshold)
-        overlayNodes.groupInFolder(scene, overlays.nodes, overlays._folderName(ctNode))
+        overlayNodes.groupInFolder(scene, overlays.nodes, overlays._folderName(ctNode), ctNode)
         return overlays
 
     @classmethod
@@ -90,6 +92,11 @@ class Overlays:
         return [self.probabilityNode, self.uncertaintyNode, self.segmentationNode]
 
     @property
+    def isWhole(self):
+        """Whether its nodes are in the scene and can be shown: a whole patient may be deleted in the data tree, node by node."""
+        return all(node.GetScene() is not None and node.GetDisplayNode() is not None for node in self.nodes)
+
+    @property
     def calibrated(self):
         """Whether the shown probabilities are calibrated; read from the node, so that it is true of saved scenes too."""
         return self.probabilityNode.GetAttribute(PREFIX + "Calibrated") == "true"
@@ -103,7 +110,7 @@ class Overlays:
     def rawAvailability(self):
         """(Whether the raw probability can be shown, why not)."""
         if self.result is None:
-            return False, "The Result folder of these layers is not there any more; open it again."
+            return False, _("The Result folder of these layers is not there any more; open it again.")
         return self.result.raw_availability
 
     @property

@@ -274,8 +274,11 @@ class Panel(VTKObservationMixin):
         return None
 
     def _onModified(self, caller, event):
-        if not self.scene.IsBatchProcessing():  # half a scene is there; `_onEndBatch` looks again
-            self.update()
+        if self.scene.IsBatchProcessing():  # half a scene is there; `_onEndBatch` looks again
+            return
+        if self.overlays is not None and not self.overlays.isWhole:
+            self._forgetDeletedLayers()
+        self.update()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _onNodeAdded(self, caller, event, node):

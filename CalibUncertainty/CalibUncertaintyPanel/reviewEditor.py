@@ -11,7 +11,7 @@ import slicer
 import vtk
 import vtk.util.numpy_support
 
-from . import palettes
+from . import palettes, terminology
 from .mrmlTools import matrixFromArray, nodesOfClass
 
 MODEL_LABELS_ROLE = "CalibUncertainty.ModelLabels"
@@ -82,9 +82,9 @@ def editableLabels(scene, modelLabels, ctNode):
 
     :return: segmentation node, whose labels the model's own no longer follow.
     """
-    for node in nodesOfClass(scene, "vtkMRMLSegmentationNode"):
-        if node.GetNodeReference(MODEL_LABELS_ROLE) is modelLabels:
-            return node
+    node = findEditableLabels(scene, modelLabels)
+    if node is not None:
+        return node
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{modelLabels.GetName()} edited")
     node.SetNodeReferenceID(MODEL_LABELS_ROLE, modelLabels.GetID())
     node.CreateDefaultDisplayNodes()
@@ -96,6 +96,14 @@ def editableLabels(scene, modelLabels, ctNode):
     displayNode.SetSliceIntersectionThickness(OUTLINE_PIXELS)
     _putBeside(scene, node, modelLabels)
     return node
+
+
+def findEditableLabels(scene, modelLabels):
+    """The copy of a Result's labels that has been edited, or None as long as there is none."""
+    for node in nodesOfClass(scene, "vtkMRMLSegmentationNode"):
+        if node.GetNodeReference(MODEL_LABELS_ROLE) is modelLabels:
+            return node
+    return None
 
 
 def segmentOf(node, region):
@@ -110,6 +118,7 @@ def segmentOf(node, region):
     segment = slicer.vtkSegment()
     segment.SetName(region.structure or f"Label {region.label}")
     segment.SetColor(*palettes.outlineColor(max(region.label - 1, 0)))
+    terminology.setTerminology(segment, region.structure)
     segmentation.AddSegment(segment, wanted)
     return wanted
 

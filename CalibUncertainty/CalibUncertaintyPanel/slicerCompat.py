@@ -153,6 +153,25 @@ def openSegmentEditor():
     return True
 
 
+def writesDicomSegmentations():
+    """Whether a plug-in is there that writes DICOM segmentation objects; the QuantitativeReporting extension brings it."""
+    return "DICOMSegmentationPlugin" in getattr(slicer.modules, "dicomPlugins", {})
+
+
+def openDicomExport(scene, item):
+    """Open Slicer's dialog that exports to DICOM.
+
+    :param item: of the subject hierarchy, chosen at first.
+    :return: whether this Slicer has the dialog.
+    """
+    if not hasattr(slicer, "qSlicerDICOMExportDialog"):
+        return False
+    dialog = slicer.qSlicerDICOMExportDialog(None)
+    dialog.setMRMLScene(scene)
+    dialog.execDialog(item)
+    return True
+
+
 def soon(function):
     """Call a function when Slicer has come back from what it is doing."""
     import qt

@@ -7,13 +7,16 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import summaryWords
+from . import dicomExport, slicerCompat, summaryWords
 from .backgroundAnswer import BackgroundAnswer
 from .calibrationSection import DOUBTFUL, GOOD
 from .evaluationTables import fillTable, prepareTable
 from .reviewSummary import summarize
 
 INTERVAL_MS = 150
+NO_WRITER = _(
+    "To write DICOM segmentations Slicer needs the extension QuantitativeReporting: install it with the Extensions Manager."
+)
 
 
 class SummarySection:
@@ -34,6 +37,7 @@ class SummarySection:
         ui.summaryTable.toolTip = f"{summaryWords.STRUCTURES_CAPTION} {_('These are our definitions.')}"
         ui.summaryCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
         ui.copySummaryButton.connect("clicked(bool)", self.onCopy)
+        ui.exportDicomButton.connect("clicked(bool)", self.onExport)
         self._show()
 
     def release(self):
@@ -56,6 +60,18 @@ class SummarySection:
         """Put the summary on the clipboard."""
         if self.summary is not None:
             slicer.app.clipboard().setText(summaryWords.asText(self._result, self.summary, self._caseName()))
+
+    def onExport(self, checked=None):
+        """Have the labels, edited ones where there are any, written as a DICOM segmentation object."""
+        overlays, ctNode = self.panel.overlays, self.panel.shownCt()
+        problem = _("There are no labels.") if overlays is None else dicomExport.exportProblem(self.panel.scene, ctNode)
+        if not problem and not slicerCompat.writesDicomSegmentations():
+            problem = NO_WRITER
+        if not problem:
+            _node, item = dicomExport.prepareExport(self.panel.scene, overlays.segmentationNode, ctNode)
+            problem = "" if slicerCompat.openDicomExport(self.panel.scene, item) else NO_WRITER
+        self.ui.exportProblemLabel.setText(problem)
+        self.ui.exportProblemLabel.setVisible(bool(problem))
 
     def _onCollapsed(self, collapsed):
         self._askIfSeen()
@@ -81,6 +97,8 @@ class SummarySection:
 
     def _show(self):
         self.ui.summaryLabel.setText(self._text())
+        self.ui.exportProblemLabel.hide()
+        self.ui.exportDicomButton.enabled = self.panel.overlays is not None
         self.ui.summaryTable.setVisible(self.summary is not None)
         if self.summary is not None:
             fillTable(self.ui.summaryTable, summaryWords.structureRows(self.summary))

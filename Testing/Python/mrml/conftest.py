@@ -2,6 +2,7 @@
 
 import os
 import sys
+import types
 from pathlib import Path
 
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
@@ -17,6 +18,9 @@ for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty"):
 slicer = pytest.importorskip("slicer", reason="SLICER-CORE MISSING: install the test extra to run the MRML layer")
 import vtk  # noqa: E402
 from vtk.util.numpy_support import vtk_to_numpy  # noqa: E402
+
+# The translator is the application's; without one a text stays as it stands in the source.
+sys.modules.setdefault("slicer.i18n", types.SimpleNamespace(tr=lambda text: text, translate=lambda context, text: text))
 
 HIDDEN_AT_START = "HomeDirectory is not set"  # the colour logic looks for the files of an installed Slicer
 

@@ -145,3 +145,66 @@ def test_panel_and_report_say_the_same(summed, slicer_application, tmp_path):
     for row in rows_of(summed.ui.summaryTable):
         for text in row:
             assert text in page
+
+
+@pytest.fixture
+def from_dicom(ct):
+    """The CT as the DICOM module leaves it."""
+    import slicer
+
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    patient = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), "P")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(ct), hierarchy.CreateStudyItem(patient, "S"))
+    ct.SetAttribute("DICOM.instanceUIDs", "1.2.3 1.2.4")
+    return patient
+
+
+def test_a_dicom_segmentation_needs_a_ct_from_dicom(opened):
+    opened.ui.exportDicomButton.click()
+    assert "was not loaded from DICOM" in opened.ui.exportProblemLabel.text
+    assert not opened.ui.exportProblemLabel.isHidden()
+    opened.summary.fill(None)
+    assert opened.ui.exportProblemLabel.isHidden()
+
+
+def test_without_its_extension_slicer_is_told_what_to_install(from_dicom, opened):
+    opened.ui.exportDicomButton.click()
+    assert "QuantitativeReporting" in opened.ui.exportProblemLabel.text
+
+
+def test_deleting_the_patient_takes_the_layers_along(from_dicom, opened, slicer_application):
+    import slicer
+
+    nodes = opened.overlays.nodes
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    hierarchy.RemoveItem(from_dicom)
+    slicer_application.processEvents()
+    assert all(node.GetScene() is None for node in nodes)
+    assert opened.overlays is None
+    assert "deleted" in opened.ui.errorLabel.text
+    assert "after a run" in opened.ui.summaryLabel.text
+
+
+def test_the_export_dialog_opens_on_the_prepared_labels(from_dicom, opened, monkeypatch):
+    import slicer
+
+    asked = []
+
+    class Dialog:
+        def __init__(self, parent):
+            assert parent is None
+
+        def setMRMLScene(self, scene):
+            asked.append(scene)
+
+        def execDialog(self, item):
+            asked.append(item)
+
+    monkeypatch.setattr(slicer, "qSlicerDICOMExportDialog", Dialog, raising=False)
+    monkeypatch.setattr(slicer.modules, "dicomPlugins", {"DICOMSegmentationPlugin": object}, raising=False)
+    opened.ui.exportDicomButton.click()
+    assert opened.ui.exportProblemLabel.isHidden()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    assert asked[0] is slicer.mrmlScene
+    assert hierarchy.GetItemDataNode(asked[1]) is opened.overlays.segmentationNode
+    assert hierarchy.GetItemAttribute(asked[1], "DICOM.ReferencedInstanceUIDs") == "1.2.3 1.2.4"
