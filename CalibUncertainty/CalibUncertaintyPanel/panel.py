@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from . import ctVolume, dropped, overlayNodes, slicerCompat, statusLine
+from .aggregatesSection import AggregatesSection
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
 from .compareSection import CompareSection
@@ -64,6 +65,7 @@ class Panel(VTKObservationMixin):
         self.compare = CompareSection(self, self.ui, self.shortcuts)
         self.review = ReviewSection(self, self.ui)
         self.summary = SummarySection(self, self.ui)
+        self.aggregates = AggregatesSection(self, self.ui)
         self._dropTarget = DropTarget()
         self._dropTarget.watch(widget, self.onDropped)
         self.addObserver(self.scene, self.scene.NodeAddedEvent, self._onNodeAdded)
@@ -255,6 +257,7 @@ class Panel(VTKObservationMixin):
         result = overlays.result if overlays is not None else None
         self.review.fill(result)
         self.summary.fill(result)
+        self.aggregates.fill(result)
 
     def _restore(self):
         """Take up the layers of a saved scene."""
