@@ -150,7 +150,8 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
     """What the panel does, for scripts: start a run, show a Result, take up the layers of a saved scene.
 
     `segment`, `addResult`, `addContours` and `addRegionModels` take the scene and its nodes and need neither a widget nor a
-    parameter node. Resources/Examples/segmentFolder.py uses them.
+    parameter node; `caseSummary`, `reviewDecisions`, `saveReport` and `prepareDicomExport` take what those give, `evaluate` files
+    only. Resources/Examples/segmentFolder.py uses them.
 
     :ivar command: another program that speaks the computation's protocol (tests); None for the real one.
     """
@@ -255,6 +256,50 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         from CalibUncertaintyPanel import scripting
 
         return scripting.addRegionModels(scene, overlays)
+
+    def reviewDecisions(self, overlays):
+        """What readers have decided on the regions of a Result: `ReviewDecisions`, whose `toJson` gives plain values."""
+        from CalibUncertaintyPanel import scriptingReports
+
+        return scriptingReports.decisionsOf(overlays)
+
+    def caseSummary(self, overlays):
+        """Volumes of all structures in mL, with their intervals, and the mean entropy; see `reviewSummary.CaseSummary`."""
+        from CalibUncertaintyPanel import scriptingReports
+
+        return scriptingReports.summaryOf(overlays)
+
+    def saveReport(self, overlays, path, ctNode=None):
+        """Write the report of a case and its review: a web page, and two tables (CSV) beside it.
+
+        :param ctNode: the CT, for pictures.
+        :return: the files.
+        """
+        from CalibUncertaintyPanel import scriptingReports
+
+        return scriptingReports.saveReviewReport(overlays, path, ctNode)
+
+    def prepareDicomExport(self, scene, overlays, ctNode):
+        """Put the labels into the study of their CT and tell them its images, for "Export to DICOM" or a DICOM plug-in.
+
+        :return: (segmentation node, its item in the subject hierarchy).
+        :raises ValueError: if the CT did not come from DICOM.
+        """
+        from CalibUncertaintyPanel import dicomExport
+
+        problem = dicomExport.exportProblem(scene, ctNode)
+        if problem:
+            raise ValueError(problem)
+        return dicomExport.prepareExport(scene, overlays.segmentationNode, ctNode)
+
+    def evaluate(self, modelFolder, cases, outputFolder, **options):
+        """Evaluate a model on labelled test cases; waits. See `CalibUncertaintyPanel.scriptingReports.evaluate`.
+
+        :return: content of evaluation.json.
+        """
+        from CalibUncertaintyPanel import scriptingReports
+
+        return scriptingReports.evaluate(modelFolder, cases, outputFolder, command=self.command, **options)
 
     def restoreOverlays(self, parameterNode):
         """The layers that the parameter node names, or None; without their Result folder they can only be looked at."""

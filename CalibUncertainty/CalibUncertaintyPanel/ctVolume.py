@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from .mrmlTools import arrayFromMatrix, matrixFromArray, nodesOfClass
 
@@ -20,24 +21,30 @@ def ctProblem(volumeNode):
     :return: one sentence for the user, or an empty string when the volume is fine.
     """
     if volumeNode is None:
-        return "Choose a CT volume (load one with Add Data or Add DICOM Data)."
+        return _("Choose a CT volume (load one with Add Data or Add DICOM Data).")
     name = volumeNode.GetName()
     if volumeNode.IsA("vtkMRMLLabelMapVolumeNode") or not volumeNode.IsA("vtkMRMLScalarVolumeNode"):
-        return f"{name} is not a CT: it is a {volumeNode.GetNodeTagName()}. Choose a scalar volume."
+        kind = volumeNode.GetNodeTagName()
+        return _("{name} is not a CT: it is a {kind}. Choose a scalar volume.").format(name=name, kind=kind)
     if volumeNode.GetAttribute("CalibUncertainty.Kind"):
-        return f"{name} is a map that this module has made. Choose the CT."
+        return _("{name} is a map that this module has made. Choose the CT.").format(name=name)
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
-        return f"{name} has no voxels. Load the CT again."
+        return _("{name} has no voxels. Load the CT again.").format(name=name)
     if image.GetNumberOfScalarComponents() != 1:
-        return f"{name} has {image.GetNumberOfScalarComponents()} values in each voxel. Choose a single-channel CT."
+        count = image.GetNumberOfScalarComponents()
+        return _("{name} has {count} values in each voxel. Choose a single-channel CT.").format(name=name, count=count)
     if min(image.GetDimensions()) < 2:
-        return f"{name} is a single slice. Choose a volume with several slices."
+        return _("{name} is a single slice. Choose a volume with several slices.").format(name=name)
     transformNode = volumeNode.GetParentTransformNode()
     if transformNode is not None and not transformNode.IsTransformToWorldLinear():
-        return f"{name} is under a non-linear transform. Harden the transform (Transforms module), then run again."
+        text = _("{name} is under a non-linear transform. Harden the transform (Transforms module), then run again.")
+        return text.format(name=name)
     if _isSheared(worldIjkToRas(volumeNode)):
-        return f"{name} has axes that are not at right angles (gantry tilt or a shearing transform). Resample it first."
+        text = _(
+            "{name} has axes that are not at right angles (gantry tilt or a shearing transform). Resample it first."
+        )
+        return text.format(name=name)
     return ""
 
 
@@ -53,7 +60,7 @@ def worldIjkToRas(volumeNode):
     if transformNode is not None:
         toWorld = vtk.vtkMatrix4x4()
         if not transformNode.GetMatrixTransformToWorld(toWorld):
-            raise ValueError(f"{volumeNode.GetName()} is under a non-linear transform")
+            raise ValueError(_("{name} is under a non-linear transform").format(name=volumeNode.GetName()))
         vtk.vtkMatrix4x4.Multiply4x4(toWorld, matrix, matrix)
     return arrayFromMatrix(matrix)
 
@@ -75,7 +82,7 @@ def writeCt(volumeNode, path):
     expected = volumeNode.GetImageData().GetPointData().GetScalars().GetDataSize()
     expected *= volumeNode.GetImageData().GetScalarSize()
     if not storage.WriteData(copy) or not Path(path).is_file() or Path(path).stat().st_size < expected:
-        raise OSError(f"The CT could not be written to {path}. Check the free space of that disk.")
+        raise OSError(_("The CT could not be written to {path}. Check the free space of that disk.").format(path=path))
 
 
 def belongsTogether(volumeNode, result):
@@ -111,6 +118,21 @@ def findCt(scene, result, preferred=None):
         if not isOurs and not node.IsA("vtkMRMLLabelMapVolumeNode") and belongsTogether(node, result):
             return node
     return None
+
+
+def libraryVolume(ctNode):
+    """A CT as the library has it; its voxels are shared, not copied.
+
+    :param ctNode: scalar volume node.
+    :return: `Volume`.
+    """
+    from CalibUncertaintyLib.volume import Volume
+
+    ijkToRas = worldIjkToRas(ctNode)
+    spacing = np.linalg.norm(ijkToRas[:3, :3], axis=0)
+    flip = np.diag([-1.0, -1.0, 1.0])
+    direction, origin = flip @ (ijkToRas[:3, :3] / spacing), flip @ ijkToRas[:3, 3]
+    return Volume(slicer.util.arrayFromVolume(ctNode), tuple(spacing[::-1]), tuple(origin), direction)
 
 
 def _isSheared(ijkToRas):

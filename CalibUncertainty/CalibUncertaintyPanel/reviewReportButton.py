@@ -4,9 +4,7 @@ import html
 import logging
 from pathlib import Path
 
-import numpy as np
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from . import ctVolume
@@ -79,7 +77,7 @@ class ReviewReportButton:
             ctNode.GetName() if ctNode is not None else description,
             decisions,
             section.decisions.counts(),
-            _volumeOf(ctNode) if ctNode is not None else None,
+            ctVolume.libraryVolume(ctNode) if ctNode is not None else None,
             section.boxes,
             window or (400, 40),
         )
@@ -103,14 +101,3 @@ class ReviewReportButton:
     def _say(self, text):
         self.ui.reportLabel.setText(text)
         self.ui.reportLabel.setVisible(bool(text))
-
-
-def _volumeOf(ctNode):
-    """The CT as the library has it; its voxels are shared, not copied."""
-    from CalibUncertaintyLib.volume import Volume
-
-    ijkToRas = ctVolume.worldIjkToRas(ctNode)
-    spacing = np.linalg.norm(ijkToRas[:3, :3], axis=0)
-    flip = np.diag([-1.0, -1.0, 1.0])
-    direction, origin = flip @ (ijkToRas[:3, :3] / spacing), flip @ ijkToRas[:3, 3]
-    return Volume(slicer.util.arrayFromVolume(ctNode), tuple(spacing[::-1]), tuple(origin), direction)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from . import contourNode, contourSurfaces, ctVolume, overlayNodes, regionsNode, regionSurfaces, runs
 from .overlays import Overlays
-from .parameterNode import ALL_FOLDS, Calibration, Device, Pooling
+from .parameterNode import ALL_FOLDS, Calibration, Device, ListedBy, Pooling
 
 POLL_SECONDS = 0.05
 
@@ -28,6 +28,8 @@ def segment(
     pooling="pool_logit",
     mirroring=True,
     roiMm=15.0,
+    listedBy="entropy",
+    allMeasures=False,
     onEvent=None,
     command=None,
 ):
@@ -42,6 +44,8 @@ def segment(
     :param calibration: auto or none.
     :param pooling: pool_logit, pool_prob, shared or member.
     :param roiMm: how far from the structures maps are computed, in mm.
+    :param listedBy: the measure that the places to review are made of: entropy, mi, dae or ebcu.
+    :param allMeasures: make every map, not only those that cost little.
     :param onEvent: called with every `Event` of the run, and with None about every 50 ms: call
         `slicer.app.processEvents()` then where somebody is watching. What it raises ends the run.
     :param command: another program that speaks the computation's protocol, for tests.
@@ -60,12 +64,14 @@ def segment(
         pooling=Pooling(pooling),
         mirroring=bool(mirroring),
         roiComputedMm=float(roiMm),
+        listedBy=ListedBy(listedBy),
+        allMeasures=bool(allMeasures),
     )
     problem = ctVolume.ctProblem(ctNode)
     if problem:
         raise CalibUncertaintyError(problem)
-    job = runs.startRun(choices, _model(modelFolder), command)
-    return showResult(scene, _resultOf(job, onEvent), ctNode)
+    job = runs.startRun(choices, checkedModel(modelFolder).path, command)
+    return showResult(scene, waitFor(job, onEvent), ctNode)
 
 
 def showResult(scene, folder, ctNode=None):
@@ -108,16 +114,26 @@ def addRegionModels(scene, overlays):
     return regionsNode.addRegionModels(scene, overlays, regionSurfaces.surfacesOf(overlays.result))
 
 
-def _model(folder):
+def checkedModel(folder):
+    """A model folder that can be run, `ModelFolder`.
+
+    :raises CalibUncertaintyError: if it cannot be.
+    """
     from CalibUncertaintyLib.model.folder import ModelFolder
 
     model = ModelFolder.open(folder)
     model.refuse_unsupported()
-    return model.path
+    return model
 
 
-def _resultOf(job, onEvent):
-    """Wait for a job; the path of its Result. Whatever happens, no process and no copy of the CT is left."""
+def waitFor(job, onEvent=None):
+    """Wait for a job. Whatever happens, no process and no copy of the CT is left.
+
+    :param job: a running `Job`.
+    :param onEvent: see `segment`.
+    :return: path of what it has left.
+    :raises CalibUncertaintyError: if it fails.
+    """
     from CalibUncertaintyLib import CalibUncertaintyError
 
     try:

@@ -2,8 +2,8 @@
 
     Slicer --no-main-window --python-script segmentFolder.py --model MODEL --out FOLDER CT.nrrd CT2.nii.gz ...
 
-Each CT gets a Result folder and a scene (.mrb) with CT, layers, confidence contours and the uncertain regions in 3D. A CT that
-fails is named, and the others go on; the exit code is then 1. PyTorch and nnU-Net must have been installed before (the panel asks
+Each CT gets a Result folder, a scene (.mrb) with CT, layers, confidence contours and the uncertain regions in 3D, and a report
+(.html, with tables as .csv): volumes with their intervals, and a picture of every place that wants a look. A CT that fails is named, and the others go on; the exit code is then 1. PyTorch and nnU-Net must have been installed before (the panel asks
 for them): nothing is installed here.
 
 For research; not a medical device.
@@ -49,6 +49,7 @@ def segmentOne(logic, path, options):
         logic.addContours(slicer.mrmlScene, overlays)
         logic.addRegionModels(slicer.mrmlScene, overlays)
         folder = overlays.result.folder
+        logic.saveReport(overlays, folder.with_name(folder.name + ".html"), ctNode)
         if not slicer.util.saveScene(str(folder.with_name(folder.name + ".mrb"))):
             raise OSError(f"the scene could not be written beside {folder}")
     except Exception as error:  # whatever is wrong with this CT, the others are worth trying

@@ -137,6 +137,9 @@ def test_the_example_segments_several_cts_goes_on_after_a_bad_one_and_says_so(
     assert str(bad) in told.err
     scenes = sorted((tmp_path / "out").glob("*.mrb"))
     assert len(scenes) == 2
+    reports = sorted((tmp_path / "out").glob("*.html"))
+    assert [path.stem for path in reports] == [path.stem for path in scenes]
+    assert "Organ" in reports[0].read_text(encoding="utf-8")
     slicer.mrmlScene.Clear(0)
     slicer.util.loadScene(str(scenes[0]))
     names = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLSegmentationNode")]
