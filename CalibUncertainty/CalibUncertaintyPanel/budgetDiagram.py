@@ -4,6 +4,8 @@ Across: the share of the region of interest that is flagged, most uncertain voxe
 with the wrong ones, mean over cases (after Brioso et al., arXiv 2604.11798).
 """
 
+from slicer.i18n import tr as _
+
 from .overlayNodes import groupInFolder
 from .plotNodes import fillTable, findNode, removeNodes, roleNode
 from .reliabilityDiagram import LEGEND_FONT_SIZE, LINE_WIDTH
@@ -33,7 +35,7 @@ def updateBudget(scene, curves, title):
     :raises ValueError: if there is nothing to draw.
     """
     if len(curves) < 3:
-        raise ValueError("There is no budget curve of this measure: no case had errors near what was predicted.")
+        raise ValueError(_("There is no budget curve of this measure: no case had errors near what was predicted."))
     isNew = findChart(scene) is None
     if findSeries(scene) and len(findSeries(scene)) != len(curves):
         removeNodes(scene, ROLE)

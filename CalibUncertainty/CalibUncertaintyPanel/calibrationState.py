@@ -5,6 +5,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from slicer.i18n import tr as _
+
 
 @dataclass(frozen=True)
 class CalibrationState:
@@ -57,7 +59,7 @@ def readState(modelFolder, folds, pooling, mirroring):
         return CalibrationState(False, str(error), str(error))
     except Exception as error:  # whatever odd files hold, the user gets a sentence
         logging.exception("CalibUncertainty: the calibration of %s cannot be looked at", modelFolder)
-        text = f"The calibration of {modelFolder} cannot be looked at ({error!r})"
+        text = _("The calibration of {folder} cannot be looked at ({error!r})").format(folder=modelFolder, error=error)
         return CalibrationState(False, text, text)
 
 

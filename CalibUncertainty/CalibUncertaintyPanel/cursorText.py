@@ -4,6 +4,7 @@ import logging
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
 from . import ctVolume
 
@@ -24,7 +25,7 @@ def cursorText(overlays, ctNode, positionRas):
         parts += [_probabilityPart(overlays, probability), _uncertaintyPart(overlays, positionRas)]
         parts.append(_placePart(overlays.result, positionRas))
     elif parts[0]:
-        parts.append("far from every structure, not computed")
+        parts.append(_("far from every structure, not computed"))
     return SEPARATOR.join(part for part in parts if part)
 
 
@@ -61,8 +62,8 @@ def _ctPart(ctNode, positionRas):
 
 
 def _probabilityPart(overlays, probability):
-    state = "calibrated" if overlays.calibrated else "NOT CALIBRATED"
-    state = "raw, before calibration" if overlays.shownRaw else state
+    state = _("calibrated") if overlays.calibrated else _("NOT CALIBRATED")
+    state = _("raw, before calibration") if overlays.shownRaw else state
     return f"{_percent(float(probability))} {overlays.shownStructure}, {state}"
 
 
@@ -89,14 +90,14 @@ def _placePart(result, positionRas):
     try:
         label = volumeValue(result.segmentation, positionRas)
         if label:
-            return f"inside {result.labels.get(int(label), label)}"
+            return _("inside {structure}").format(structure=result.labels.get(int(label), label))
         if result.provenance["maps"]["distance"]["file"] is None:
             return ""
         distance = volumeValue(result.distance, positionRas)
     except Exception as error:
         logging.debug("CalibUncertainty: %s", error)
         return ""
-    return "" if distance is None else f"{float(distance):.1f} mm outside"
+    return "" if distance is None else _("{distance:.1f} mm outside").format(distance=float(distance))
 
 
 def _percent(fraction):

@@ -5,6 +5,7 @@ segmentation refers to. What each segment is stands in its terminology, see `ter
 """
 
 from slicer import vtkMRMLSubjectHierarchyNode
+from slicer.i18n import tr as _
 
 from .overlayNodes import STUDY
 from .reviewEditor import findEditableLabels
@@ -19,13 +20,12 @@ def exportProblem(scene, ctNode):
     :return: one sentence for the user.
     """
     if ctNode is None:
-        return "A DICOM segmentation refers to its CT: load the CT of this result, and choose it as CT."
+        return _("A DICOM segmentation refers to its CT: load the CT of this result, and choose it as CT.")
     hierarchy = vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     if not _instances(hierarchy, ctNode) or not _studyOf(hierarchy, ctNode):
-        return (
-            f"{ctNode.GetName()} was not loaded from DICOM, and a DICOM segmentation refers to DICOM images: load the CT with the "
-            "DICOM module and open this result again."
-        )
+        text = _("{name} was not loaded from DICOM, and a DICOM segmentation refers to DICOM images: load the CT with the DICOM "
+                 "module and open this result again.")  # fmt: skip
+        return text.format(name=ctNode.GetName())
     return ""
 
 

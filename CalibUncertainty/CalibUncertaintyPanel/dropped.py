@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 from . import modelSummary
 
 RESULT, MODEL, NEITHER = "result", "model", "neither"
@@ -30,12 +32,12 @@ def recognise(paths):
     :return: `Dropped`.
     """
     if len(paths) != 1:
-        return Dropped(NEITHER, problem="Drop one folder at a time: a Result folder or a model folder.")
+        return Dropped(NEITHER, problem=_("Drop one folder at a time: a Result folder or a model folder."))
     path = Path(paths[0])
     folder = path.parent if path.name in INSIDE else path
     if not folder.is_dir():
-        return Dropped(NEITHER, problem=f"{path.name} is no folder. Drop a Result folder or a model folder here, and a CT on "
-                                        "a slice view.")  # fmt: skip
+        text = _("{name} is no folder. Drop a Result folder or a model folder here, and a CT on a slice view.")
+        return Dropped(NEITHER, problem=text.format(name=path.name))
     if (folder / "result.json").is_file():
         return Dropped(RESULT, folder)
     summary = modelSummary.readModel(folder)
@@ -43,8 +45,10 @@ def recognise(paths):
         return Dropped(MODEL, summary.folder)
     if _looksLikeModel(folder):
         return Dropped(NEITHER, problem=summary.problem)
-    return Dropped(NEITHER, problem=f"{folder} is neither a Result folder (with result.json) nor the folder of a trained "
-                                    "nnU-Net v2 model (with plans.json).")  # fmt: skip
+    text = _(
+        "{folder} is neither a Result folder (with result.json) nor the folder of a trained nnU-Net v2 model (with plans.json)."
+    )
+    return Dropped(NEITHER, problem=text.format(folder=folder))
 
 
 def _looksLikeModel(folder):

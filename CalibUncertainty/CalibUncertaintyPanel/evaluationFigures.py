@@ -48,13 +48,16 @@ def readEvaluation(folder):
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CalibUncertaintyError(f"{folder} holds no evaluation that can be read: no {FIGURES_FILE}") from error
+        text = _("{folder} holds no evaluation that can be read: no {file}").format(folder=folder, file=FIGURES_FILE)
+        raise CalibUncertaintyError(text) from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise CalibUncertaintyError(f"{path} is no evaluation of CalibUncertainty")
+        raise CalibUncertaintyError(_("{path} is no evaluation of CalibUncertainty").format(path=path))
     if content.get("schema_version") != SCHEMA_VERSION:
+        text = _(
+            "{path} was written in version {there} of the format, this panel reads version {here}: open its {page} in a browser"
+        )
         raise CalibUncertaintyError(
-            f"{path} was written in version {content.get('schema_version')} of the format, this panel reads version "
-            f"{SCHEMA_VERSION}: open its {REPORT_FILE} in a browser"
+            text.format(path=path, there=content.get("schema_version"), here=SCHEMA_VERSION, page=REPORT_FILE)
         )
     return content
 

@@ -4,7 +4,9 @@ import re
 import time
 from pathlib import Path
 
-from . import runs, slicerCompat
+from slicer.i18n import tr as _
+
+from . import modelSummary, runs, slicerCompat
 from .job import Job
 from .parameterNode import EvaluationKind, foldList, isChosen
 
@@ -20,12 +22,13 @@ def casesProblem(path):
     :return: one sentence for the user.
     """
     if not isChosen(path):
-        return "Choose the labelled test cases: a CSV or JSON list (id, ct, labels)."
+        return _("Choose the labelled test cases: a CSV or JSON list (id, ct, labels).")
     path = Path(path)
     if not path.is_file():
-        return f"{path} is no file. Choose the list of labelled test cases: CSV or JSON."
+        return _("{path} is no file. Choose the list of labelled test cases: CSV or JSON.").format(path=path)
     if path.suffix.lower() not in LISTS:
-        return f"{path.name} is no list of cases. Choose a CSV file with the columns id, ct and labels, or JSON."
+        text = _("{name} is no list of cases. Choose a CSV file with the columns id, ct and labels, or JSON.")
+        return text.format(name=path.name)
     return ""
 
 
@@ -38,10 +41,13 @@ def folderProblem(path):
         return ""
     path = Path(path)
     if not path.is_dir():
-        return f"{path} is no folder. Choose a folder for the report."
+        return _("{path} is no folder. Choose a folder for the report.").format(path=path)
     others = sorted(entry.name for entry in path.iterdir() if entry.name not in OWN_FILES)
     if others:
-        return f"{path} holds other files ({others[0]}). Choose an empty folder, a new one, or that of an earlier evaluation."
+        text = _(
+            "{path} holds other files ({first}). Choose an empty folder, a new one, or that of an earlier evaluation."
+        )
+        return text.format(path=path, first=others[0])
     return ""
 
 
@@ -55,7 +61,11 @@ def startEvaluation(parameterNode, summary, command=None):
     :raises ValueError: if there is nothing to evaluate with; the message is one sentence for the user.
     :raises OSError: if a file cannot be written or the process not be started.
     """
-    problem = casesProblem(parameterNode.evaluationCases) or folderProblem(parameterNode.evaluationFolder)
+    problem = (
+        casesProblem(parameterNode.evaluationCases)
+        or folderProblem(parameterNode.evaluationFolder)
+        or modelSummary.goneProblem(summary.folder)
+    )
     if problem:
         raise ValueError(problem)
     folder = Path(slicerCompat.runFolder())

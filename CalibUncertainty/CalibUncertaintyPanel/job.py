@@ -13,6 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 from . import processTree
 
 TAIL_LINES = 200
@@ -131,7 +133,7 @@ class Job:
         if not self.running:
             return
         processTree.stop(self._process)
-        self._end(Event("cancelled", "Cancelled. Nothing was kept."))
+        self._end(Event("cancelled", _("Cancelled. Nothing was kept.")))
 
     def details(self):
         """Text for a bug report: command, exit code and the end of the log."""
@@ -196,18 +198,19 @@ class Job:
         if self._stallReported or silence < self.stallSeconds:
             return []
         self._stallReported = True
-        text = f"No sign of life for {silence:.0f} s. It may still be computing; Cancel stops it."
-        return [Event("stalled", text, fraction=self.fraction)]
+        text = _("No sign of life for {seconds:.0f} s. It may still be computing; Cancel stops it.")
+        return [Event("stalled", text.format(seconds=silence), fraction=self.fraction)]
 
     def _unexpectedEnd(self):
         code = self._process.returncode
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        how = _("was ended by signal {code}") if code < 0 else _("ended with exit code {code}")
         if self._crashed:
-            how = "crashed or was killed"  # a launcher does not tell the signal
+            how = _("crashed or was killed")  # a launcher does not tell the signal
         killed = code == -9 or (self._crashed and not self._faulted)
-        hint = ", which usually means that memory ran out" if killed else ""
-        words = self._lastWords[:200] or "(it printed nothing)"
-        return Event("error", f"The computation {how} without a result{hint}. Last words: {words}")
+        hint = _(", which usually means that memory ran out") if killed else ""
+        words = self._lastWords[:200] or _("(it printed nothing)")
+        text = _("The computation {how} without a result{hint}. Last words: {words}")
+        return Event("error", text.format(how=how.format(code=abs(code)), hint=hint, words=words))
 
     def _end(self, outcome):
         processTree.sweep(self._process)

@@ -6,6 +6,8 @@ two agree. Bins with few voxels say little and are left out (Mehrtash et al. 202
 
 import math
 
+from slicer.i18n import tr as _
+
 from .overlayNodes import groupInFolder
 from .plotNodes import fillTable, findNode, removeNodes, roleNode
 
@@ -47,9 +49,10 @@ def diagramProblem(figures):
     """
     bins = {when: (figures.get(when) or {}).get("bins") for when in WHEN}
     if not all(bins.values()):
-        return "The record holds no bins for a diagram; calibrating again adds them."
+        return _("The record holds no bins for a diagram; calibrating again adds them.")
     if not any(pointsOf(bins[when]) for when in WHEN):
-        return f"No bin holds {FEWEST_VOXELS} voxels, too few for a diagram; calibrate on more cases."
+        text = _("No bin holds {count} voxels, too few for a diagram; calibrate on more cases.")
+        return text.format(count=FEWEST_VOXELS)
     return ""
 
 

@@ -1,5 +1,7 @@
 """The maps of one Result: which there are, which are in memory, how to read one in a thread."""
 
+from slicer.i18n import tr as _
+
 from .mapCache import MapCache
 from .maskedMap import MaskedMap
 from .measureInfo import PER_STRUCTURE
@@ -52,7 +54,7 @@ class ResultMaps:
         :raises CalibUncertaintyError: if it cannot be read.
         """
         if self.result is None:
-            raise RuntimeError("The Result folder of these layers is not there any more; open it again.")
+            raise RuntimeError(_("The Result folder of these layers is not there any more; open it again."))
         if key == _DISTANCE_OF_ALL:
             return self.result.distance  # which the Result keeps
         if key not in self._cache:

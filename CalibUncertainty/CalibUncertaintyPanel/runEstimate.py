@@ -4,6 +4,7 @@ import platform
 import shutil
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from . import ctVolume
 
@@ -37,7 +38,7 @@ def estimateSentence(grid, modelFolder, folds, mirroring, device):
     members = MemberSet.choose(modelFolder, folds, flips="mean" if mirroring else "off")
     sentence = estimate_run(members, grid, likelyDevice() if device == "auto" else device).sentence()
     # In which axes a model may be mirrored stands in its checkpoints, which need PyTorch.
-    return sentence + ("; less where the model allows fewer mirrored copies" if mirroring else "")
+    return sentence + (_("; less where the model allows fewer mirrored copies") if mirroring else "")
 
 
 def likelyDevice():

@@ -2,8 +2,11 @@
 
 from types import SimpleNamespace
 
+from slicer.i18n import tr as _
+
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 CHOICES = ("outputFolder", "folds", "device", "calibration", "pooling", "mirroring", "roiComputedMm")
+CHOICES += ("listedBy", "allMeasures")
 
 
 class QueueItem:
@@ -62,7 +65,7 @@ class RunQueue:
         """The next item that can run, now RUNNING; None when there is none. Those whose CT has gone fail on the way."""
         for item in self.waiting:
             if item.ctNode is None:
-                item.end(FAILED, "Its CT is not in the scene any more.")
+                item.end(FAILED, _("Its CT is not in the scene any more."))
                 continue
             item.state = RUNNING
             return item

@@ -103,6 +103,10 @@ class RunSection(JobSection):
         except (ValueError, OSError) as error:
             item.end(FAILED, str(error))
             return ""
+        except Exception as error:  # whatever it is, the next one must not wait for it for ever
+            logging.exception("CalibUncertainty: %s cannot be started", item.name)
+            item.end(FAILED, _("It cannot be started: {error}").format(error=error))
+            return ""
         self._item = item
         return ""
 

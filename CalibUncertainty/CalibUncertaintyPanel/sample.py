@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from slicer.i18n import tr as _
+
 from . import slicerCompat
 from .mrmlTools import nodesOfClass
 
@@ -40,7 +42,7 @@ def loadCt(scene):
         if node.GetAttribute(SAMPLE):
             return node
     if not ctFile().is_file():
-        raise FileNotFoundError(f"{ctFile()} is missing; install the extension again")
+        raise FileNotFoundError(_("{file} is missing; install the extension again").format(file=ctFile()))
     node = slicerCompat.loadVolume(ctFile())
     node.SetName(NAME)
     node.SetAttribute(SAMPLE, "true")
@@ -54,7 +56,7 @@ def register(sampleDataLogic, thumbnail):
     :param thumbnail: path of a picture.
     """
     sampleDataLogic.registerCustomSampleDataSource(
-        category="Calibrated Uncertainty",
+        category=_("Calibrated Uncertainty"),
         sampleName="CalibUncertaintyPhantom",
         thumbnailFileName=str(thumbnail),
         uris=ctFile().as_uri(),

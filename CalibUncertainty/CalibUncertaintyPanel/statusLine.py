@@ -20,7 +20,7 @@ def statusOf(overlays):
         return _("No result yet. Choose a CT and a model, then press Run."), NEUTRAL
     summary = overlays.probabilityNode.GetAttribute("CalibUncertainty.Calibration") or ""
     if not overlays.calibrated and not summary.startswith("NOT CALIBRATED"):
-        summary = f"NOT CALIBRATED: {summary}"
+        summary = _("NOT CALIBRATED: {reason}").format(reason=summary)
     lines = [f"<b>{html.escape(summary)}</b>"]
     if overlays.shownRaw:
         lines.insert(0, f"<b>{_('RAW PROBABILITY SHOWN, as it was before calibration.')}</b>")

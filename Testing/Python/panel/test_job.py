@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+pytestmark = pytest.mark.usefixtures("slicer_application")  # what a job says is translated
+
 
 @pytest.fixture
 def ct_file(tmp_path):

@@ -61,10 +61,11 @@ def test_the_computations_own_words_take_its_place(panel, ct, model, behave, fin
 
 def test_it_is_arithmetic_without_torch_and_the_ct_is_not_copied(repository):
     code = """
-import json, sys
+import json, sys, types
 import numpy as np
 sys.path[:0] = ["CalibUncertainty", "."]
 import slicer
+sys.modules["slicer.i18n"] = types.SimpleNamespace(tr=lambda text: text)  # of the application, which is not there
 from CalibUncertaintyPanel import runEstimate, testing
 node = slicer.vtkMRMLScalarVolumeNode()
 slicer.util.updateVolumeFromArray(node, np.zeros((20, 30, 40), np.int16))

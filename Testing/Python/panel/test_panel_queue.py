@@ -206,3 +206,24 @@ def test_two_results_of_one_name_and_second_do_not_share_a_folder(panel, ct, mod
     second = runs.makeRequest(panel.parameterNode, model, tmp_path, "CT")["arguments"]["out"]
     assert second != first
     assert Path(second).parent == tmp_path
+
+
+def test_one_that_cannot_be_started_for_a_reason_nobody_foresaw_does_not_hold_up_the_next(
+    panel, add, ended, monkeypatch
+):
+    from CalibUncertaintyPanel import runs
+
+    real, faults = runs.startRun, [ZeroDivisionError("of the test")]
+
+    def start(*choices):
+        if faults:
+            raise faults.pop()
+        return real(*choices)
+
+    monkeypatch.setattr(runs, "startRun", start)
+    add("A")
+    add("B")
+    ended()
+    first, second = panel.queue.queue.items
+    assert "of the test" in first.message
+    assert (first.state, second.state) == ("failed", "done")
