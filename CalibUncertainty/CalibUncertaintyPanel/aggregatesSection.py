@@ -7,16 +7,15 @@ from .evaluationTables import fillTable, prepareTable
 # key in result.json, title, how it is written, what it is
 FIGURES = (
     ("mean", _("Mean"), "{:.3f}", _("Mean of the measure inside the structure")),
-    ("boundary", _("Along the border"), "{:.3f}", _("Mean of the measure along the surface of the structure")),
-    ("max", _("Largest"), "{:.3f}", _("Largest value of the measure inside the structure")),
+    ("boundary", _("Border"), "{:.3f}", _("Mean of the measure along the surface of the structure")),
     (
         "seg_entropy_k",
-        _("Own entropy"),
+        _("Own"),
         "{:.3f}",
         _("Mean entropy, in nats, of the structure against all else, inside it (Mehrtash et al., 2020)"),
     ),
     ("pairwise_dice", _("Agreement"), "{:.3f}", _("Mean Dice of all pairs of networks: 1 where all drew the same")),
-    ("vol_cv", _("Volume varies by"), "{:.1%}", _("Standard deviation of the networks' volumes over their mean")),
+    ("vol_cv", _("Volume ±"), "{:.1%}", _("Standard deviation of the networks' volumes over their mean")),
 )
 
 

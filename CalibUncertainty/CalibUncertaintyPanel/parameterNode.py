@@ -150,9 +150,9 @@ class ThresholdBy(enum.Enum):
     def label(self):
         """Text in the panel."""
         return {
-            "value": _("Set by hand, or the stored value"),
-            "volume": _("Look at no more than a volume"),
-            "share": _("Look at no more than a share"),
+            "value": _("Value"),
+            "volume": _("Volume to look at"),
+            "share": _("Share to look at"),
         }[self.value]
 
 

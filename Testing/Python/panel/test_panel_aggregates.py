@@ -24,9 +24,9 @@ def test_each_structure_has_a_row_and_each_figure_that_is_known_a_column(opened)
     show(opened, {"measure": "entropy", "structures": {"1": ORGAN | AGREEMENT, "2": NODE}})
     table = opened.ui.aggregatesTable
     assert table.isVisibleTo(opened.ui.summaryCollapsibleButton)
-    assert heads(table)[:4] == ["Structure", "Mean", "Along the border", "Largest"]
-    assert texts(table)[0] == ["Organ", "0.123", "0.500", "0.900", "0.250", "0.876", "3.4 %"]
-    assert texts(table)[1] == ["Node (not predicted)", "–", "–", "–", "–", "–", "–"]
+    assert heads(table)[:4] == ["Structure", "Mean", "Border", "Own"]
+    assert texts(table)[0] == ["Organ", "0.123", "0.500", "0.250", "0.876", "3.4 %"]
+    assert texts(table)[1] == ["Node (not predicted)", "–", "–", "–", "–", "–"]
     assert opened.ui.aggregatesLabel.text == "Entropy of each structure, in nats:"
     assert all(table.horizontalHeaderItem(column).toolTip() for column in range(table.columnCount))
 
@@ -34,7 +34,7 @@ def test_each_structure_has_a_row_and_each_figure_that_is_known_a_column(opened)
 def test_figures_that_no_structure_has_take_no_column(opened):
     show(opened, {"structures": {"1": ORGAN}})
     assert "Agreement" not in heads(opened.ui.aggregatesTable)
-    assert len(texts(opened.ui.aggregatesTable)[0]) == 5
+    assert len(texts(opened.ui.aggregatesTable)[0]) == 4
 
 
 @pytest.mark.parametrize("aggregates", [None, {}, {"structures": None}, {"structures": {"1": {"name": "Organ"}}}, 7])

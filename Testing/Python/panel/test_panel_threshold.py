@@ -56,7 +56,7 @@ def test_the_line_gives_the_volume_that_is_drawn_and_follows_the_slider_at_once(
 
 @pytest.mark.parametrize("ml", [0.5, 2.0, 5.0])
 def test_a_volume_is_never_exceeded_and_nearly_used(counted, ml):
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a volume")
+    choose(counted.ui.thresholdByComboBox, "Volume to look at")
     counted.ui.budgetMlSpinBox.value = ml
     drawn = ml_of(counted, shown_values(counted).size)
     assert 0.95 * ml <= drawn <= ml
@@ -68,7 +68,7 @@ def test_a_volume_is_never_exceeded_and_nearly_used(counted, ml):
 def test_a_share_follows_measure_and_region_until_the_slider_is_moved(counted):
     from CalibUncertaintyPanel.parameterNode import ThresholdBy
 
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a share")
+    choose(counted.ui.thresholdByComboBox, "Share to look at")
     counted.ui.budgetPercentSpinBox.value = 4.0
     names = [info.id for info in counted.layers._measures]
     for measure, limit in (("entropy", 15.0), ("conf", 15.0), ("conf", 6.0)):
@@ -86,7 +86,7 @@ def test_a_share_follows_measure_and_region_until_the_slider_is_moved(counted):
 def test_the_stored_value_ends_a_budget(counted):
     from CalibUncertaintyPanel.parameterNode import ThresholdBy
 
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a volume")
+    choose(counted.ui.thresholdByComboBox, "Volume to look at")
     counted.ui.budgetMlSpinBox.value = 1.0
     counted.ui.storedThresholdButton.click()
     assert counted.parameterNode.thresholdBy is ThresholdBy.VALUE
@@ -94,13 +94,13 @@ def test_the_stored_value_ends_a_budget(counted):
 
 
 def test_budgets_at_their_ends(counted):
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a volume")
+    choose(counted.ui.thresholdByComboBox, "Volume to look at")
     counted.ui.budgetMlSpinBox.value = 0.0
     assert shown_values(counted).size == 0
     assert "Above the threshold: 0.0 mL" in counted.ui.flaggedLabel.text
     counted.ui.budgetMlSpinBox.value = 10000.0  # more than the whole region
     assert "all that is uncertain" in counted.ui.flaggedLabel.text
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a share")
+    choose(counted.ui.thresholdByComboBox, "Share to look at")
     counted.ui.budgetPercentSpinBox.value = 100.0
     from CalibUncertaintyPanel import testing
 
@@ -114,7 +114,7 @@ def test_voxels_that_all_share_the_highest_value_are_not_shown_in_part(counted, 
     volume = counted.overlays.maps.get(("margin", None))
     volume.array[...] = np.where(volume.array > 0.2, 1.0, 0.0)
     counted.ui.measureComboBox.setCurrentIndex([info.id for info in counted.layers._measures].index("margin"))
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a volume")
+    choose(counted.ui.thresholdByComboBox, "Volume to look at")
     counted.ui.budgetMlSpinBox.value = 0.5
     assert "More voxels share the highest value" in counted.wait()
     assert shown_values(counted).size == 0
@@ -147,7 +147,7 @@ def test_a_structure_that_was_not_predicted_says_so(counted):
     labels[labels == 2] = 0
     counted.ui.structureComboBox.setCurrentIndex(1)
     choose(counted.ui.roiOfComboBox, "The chosen structure")
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a share")
+    choose(counted.ui.thresholdByComboBox, "Share to look at")
     text = counted.wait()
     assert "The region of interest is empty: Node was not predicted" in text
     assert shown_values(counted).size == 0
@@ -177,7 +177,7 @@ def test_the_choices_come_back_with_a_scene(counted, slicer_application, tmp_pat
     counted.ui.structureComboBox.setCurrentIndex(1)
     choose(counted.ui.roiOfComboBox, "The chosen structure")
     choose(counted.ui.roiSideComboBox, "Only around")
-    choose(counted.ui.thresholdByComboBox, "Look at no more than a volume")
+    choose(counted.ui.thresholdByComboBox, "Volume to look at")
     counted.ui.budgetMlSpinBox.value = 1.5
     counted.wait()
     drawn, threshold = shown_values(counted).size, counted.parameterNode.threshold
