@@ -25,6 +25,7 @@ if importlib.util.find_spec("CalibUncertaintyLib") is None:
     # Not built: only this folder is on the path, and the library lies beside it.
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+TUTORIAL = "https://github.com/CalibUncertainty/CalibUncertainty/blob/main/Docs/Tutorial.md"
 SLOW_TESTS_VARIABLE = "CALIB_UNCERTAINTY_SLOW_TESTS"
 
 
@@ -40,12 +41,18 @@ class CalibUncertainty(ScriptedLoadableModule):
         self.parent.helpText = _("""
 <p>Segments a CT with a trained nnU-Net v2 model and shows, over the CT, a probability that means what it says (calibrated)
 and a map of where the model may be wrong (uncertainty), above a threshold, near the structures, region by region.</p>
-<p>1. Choose a CT and a model folder. 2. Run. 3. Move the threshold. 4. Go through the regions.</p>
+<p>1. Choose a CT and a model folder, or press the button of the sample. 2. Run. 3. Move the threshold; add confidence contours.
+4. Go through the list of regions with the keyboard, decide, correct. 5. Save a report.</p>
+<p>For physicists: <i>Calibrate this model</i> fits the probabilities to labelled cases, <i>Evaluate this model</i> measures on
+other cases whether the maps find the errors.</p>
+<p>All of it, step by step: <a href="{tutorial}">the tutorial</a>.</p>
 <p><b>Not a medical device.</b> For research; not for diagnosis or treatment.</p>
-""")
+""").format(tutorial=TUTORIAL)
         self.parent.acknowledgementText = _("""
-<p>nnU-Net: Isensee F et al., Nature Methods 2021;18:203-211. Temperature scaling: Guo C et al., ICML 2017. Deep ensembles:
-Lakshminarayanan B et al., NeurIPS 2017. Mutual information of ensemble members: Houlsby N et al., arXiv:1112.5745, 2011.
+<p>Segmentation: nnU-Net, Isensee F et al., Nature Methods 2021. Calibration: Guo C et al., ICML 2017 (temperature scaling);
+Mehrtash A et al., IEEE TMI 2020; Rousseau A-J et al., ISBI 2021. Members: Lakshminarayanan B et al., NeurIPS 2017 (deep
+ensembles); Zhao Y et al., MICCAI 2022 (checkpoint ensembles). Uncertainty: Kahl K-C et al., ICLR 2024; Malinin A and Gales M,
+ICLR 2021; Jungo A et al., Frontiers in Neuroscience 2020 (error overlap). Further papers are named in the README.
 Colour scales: S van der Walt and N Smith (matplotlib, CC0). Outline colours: Okabe M and Ito K, 2008.</p>
 """)
         slicer.app.connect("startupCompleted()", onStartupCompleted)
@@ -150,8 +157,8 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
     """What the panel does, for scripts: start a run, show a Result, take up the layers of a saved scene.
 
     `segment`, `addResult`, `addContours` and `addRegionModels` take the scene and its nodes and need neither a widget nor a
-    parameter node; `caseSummary`, `reviewDecisions`, `saveReport` and `prepareDicomExport` take what those give, `evaluate` files
-    only. Resources/Examples/segmentFolder.py uses them.
+    parameter node; `caseSummary`, `reviewDecisions`, `saveReport`, `saveMaps` and `prepareDicomExport` take what those give,
+    `evaluate` files only. Resources/Examples/segmentFolder.py uses them.
 
     :ivar command: another program that speaks the computation's protocol (tests); None for the real one.
     """
@@ -278,6 +285,16 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         from CalibUncertaintyPanel import scriptingReports
 
         return scriptingReports.saveReviewReport(overlays, path, ctNode)
+
+    def saveMaps(self, overlays, path):
+        """Write the shown probability and uncertainty as NRRD, or as NIfTI with JSON files, with what is known of them.
+
+        :param path: "folder/name.nrrd" or "folder/name.nii.gz"; what a map is gets into its name.
+        :return: the files.
+        """
+        from CalibUncertaintyPanel import layerFiles
+
+        return layerFiles.saveMaps(path, layerFiles.mapsOf(overlays))
 
     def prepareDicomExport(self, scene, overlays, ctNode):
         """Put the labels into the study of their CT and tell them its images, for "Export to DICOM" or a DICOM plug-in.

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from slicer.i18n import tr as _
 
-from . import overlayNodes
+from . import layerFiles, overlayNodes
 from .maskedMap import MaskedMap
 from .measureInfo import PER_STRUCTURE, MeasureInfo, measuresOf
 from .mrmlTools import matrixFromArray
@@ -220,6 +220,7 @@ class Overlays:
         self.probabilityNode.SetAttribute(PREFIX + "Structure", structure)
         self.probabilityNode.SetAttribute(PREFIX + "Raw", "true" if raw else "false")
         self.probabilityNode.SetName(f"Probability of {structure}{' (RAW, NOT CALIBRATED)' if raw else self._suffix}")
+        layerFiles.describe(self.probabilityNode, "probability (0 to 1)")
         self._keepShown()
         overlayNodes.setScale(self.probabilityNode, 1.0)
         overlayNodes.setLegend(self.probabilityNode, f"Probability\n{structure}\n{'RAW' if raw else self._state}")
@@ -236,6 +237,7 @@ class Overlays:
         self._fillUncertainty()
         title = "Entropy" if ofStructure else info.title
         self.uncertaintyNode.SetName(f"{title}{ofStructure}{self._suffix}")
+        layerFiles.describe(self.uncertaintyNode, info.unit)
         overlayNodes.setScale(self.uncertaintyNode, info.scaleEnd, info.upper)
         overlayNodes.setLegend(self.uncertaintyNode, f"{title}{ofStructure}\n({info.unit})\n{self._state}")
 

@@ -7,7 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import dicomExport, slicerCompat, summaryWords
+from . import dicomExport, layerFiles, slicerCompat, summaryWords
 from .backgroundAnswer import BackgroundAnswer
 from .calibrationSection import DOUBTFUL, GOOD
 from .evaluationTables import fillTable, prepareTable
@@ -29,21 +29,27 @@ class SummarySection:
         self._result = None
         self._isAsked = False
         self._problem = ""
-        self._answer = BackgroundAnswer("summary")
+        self._answer, self._saving = BackgroundAnswer("summary"), BackgroundAnswer("maps")
         self._timer = qt.QTimer()
         self._timer.setInterval(INTERVAL_MS)
         self._timer.connect("timeout()", self._onTimer)
+        self._savingTimer = qt.QTimer()
+        self._savingTimer.setInterval(INTERVAL_MS)
+        self._savingTimer.connect("timeout()", self._onSavingTimer)
         prepareTable(ui.summaryTable, summaryWords.STRUCTURE_HEADS)
         ui.summaryTable.toolTip = f"{summaryWords.STRUCTURES_CAPTION} {_('These are our definitions.')}"
         ui.summaryCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
         ui.copySummaryButton.connect("clicked(bool)", self.onCopy)
         ui.exportDicomButton.connect("clicked(bool)", self.onExport)
+        ui.saveMapsButton.connect("clicked(bool)", self.onSaveMaps)
         self._show()
 
     def release(self):
-        """Stop timer and thread."""
-        self._timer.stop()
-        self._answer.stop()
+        """Stop timers and threads."""
+        for timer in (self._timer, self._savingTimer):
+            timer.stop()
+        for answer in (self._answer, self._saving):
+            answer.stop()
 
     def fill(self, result):
         """Another Result is shown, or None.
@@ -53,6 +59,7 @@ class SummarySection:
         self._timer.stop()
         self._answer.stop()
         self._result, self.summary, self._isAsked, self._problem = result, None, False, ""
+        self._tell("")
         self._askIfSeen()
         self._show()
 
@@ -70,8 +77,37 @@ class SummarySection:
         if not problem:
             _node, item = dicomExport.prepareExport(self.panel.scene, overlays.segmentationNode, ctNode)
             problem = "" if slicerCompat.openDicomExport(self.panel.scene, item) else NO_WRITER
-        self.ui.exportProblemLabel.setText(problem)
-        self.ui.exportProblemLabel.setVisible(bool(problem))
+        self._tell(problem)
+
+    def onSaveMaps(self, checked=None):
+        """Ask for a file, and write the two maps that are shown beside it, in a thread."""
+        overlays = self.panel.overlays
+        if overlays is None:
+            return
+        name = self._result.folder.name if self._result is not None else overlays.segmentationNode.GetName()
+        kinds = ";;".join((_("NRRD, with what is known of the map (*.nrrd)"), _("NIfTI and a JSON file (*.nii.gz)")))
+        title = _("Save the shown probability and uncertainty")
+        path = qt.QFileDialog.getSaveFileName(self.panel.widget, title, f"{name}.nrrd", kinds)
+        if path:
+            self._saving.start(layerFiles.saveMaps, path, layerFiles.mapsOf(overlays))
+            self._savingTimer.start()
+            self._tell(_("Writing the maps..."))
+
+    def _onSavingTimer(self):
+        answer = self._saving.poll()
+        if answer is None:
+            return
+        self._savingTimer.stop()
+        if answer.error is not None:
+            logging.error("CalibUncertainty: maps", exc_info=answer.error)
+            self._tell(_("The maps cannot be saved: {error}").format(error=answer.error))
+            return
+        names = ", ".join(path.name for path in answer.value)
+        self._tell(_("Saved in {folder}: {names}").format(folder=answer.value[0].parent, names=names))
+
+    def _tell(self, text):
+        self.ui.exportProblemLabel.setText(text)
+        self.ui.exportProblemLabel.setVisible(bool(text))
 
     def _onCollapsed(self, collapsed):
         self._askIfSeen()
@@ -97,8 +133,8 @@ class SummarySection:
 
     def _show(self):
         self.ui.summaryLabel.setText(self._text())
-        self.ui.exportProblemLabel.hide()
-        self.ui.exportDicomButton.enabled = self.panel.overlays is not None
+        for button in (self.ui.exportDicomButton, self.ui.saveMapsButton):
+            button.enabled = self.panel.overlays is not None
         self.ui.summaryTable.setVisible(self.summary is not None)
         if self.summary is not None:
             fillTable(self.ui.summaryTable, summaryWords.structureRows(self.summary))

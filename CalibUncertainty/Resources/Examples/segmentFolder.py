@@ -3,8 +3,9 @@
     Slicer --no-main-window --python-script segmentFolder.py --model MODEL --out FOLDER CT.nrrd CT2.nii.gz ...
 
 Each CT gets a Result folder, a scene (.mrb) with CT, layers, confidence contours and the uncertain regions in 3D, and a report
-(.html, with tables as .csv): volumes with their intervals, and a picture of every place that wants a look. A CT that fails is named, and the others go on; the exit code is then 1. PyTorch and nnU-Net must have been installed before (the panel asks
-for them): nothing is installed here.
+(.html, with tables as .csv): volumes with their intervals, and a picture of every place that wants a look. A CT that fails is
+named, and the others go on; the exit code is then 1. PyTorch and nnU-Net must have been installed before (the panel asks for
+them): nothing is installed here.
 
 For research; not a medical device.
 """

@@ -208,3 +208,20 @@ def test_the_export_dialog_opens_on_the_prepared_labels(from_dicom, opened, monk
     assert asked[0] is slicer.mrmlScene
     assert hierarchy.GetItemDataNode(asked[1]) is opened.overlays.segmentationNode
     assert hierarchy.GetItemAttribute(asked[1], "DICOM.ReferencedInstanceUIDs") == "1.2.3 1.2.4"
+
+
+def test_the_shown_maps_are_saved_in_the_background(opened, slicer_application, tmp_path):
+    (tmp_path / "out").mkdir()
+    slicer_application.dialogs.answer(str(tmp_path / "out" / "case.nii.gz"))
+    opened.ui.saveMapsButton.click()
+    assert "Writing" in opened.ui.exportProblemLabel.text
+    slicer_application.waitUntil(lambda: not opened.summary._savingTimer.isActive(), seconds=20, what="the maps")
+    assert "case entropy.nii.gz" in opened.ui.exportProblemLabel.text
+    assert len(list((tmp_path / "out").iterdir())) == 4
+    slicer_application.dialogs.answer(str(tmp_path / "gone" / "case.nrrd"))
+    opened.ui.saveMapsButton.click()
+    slicer_application.waitUntil(lambda: not opened.summary._savingTimer.isActive(), seconds=20, what="the maps")
+    assert "cannot be written" in opened.ui.exportProblemLabel.text
+    slicer_application.dialogs.answer("")  # closed without a choice
+    opened.ui.saveMapsButton.click()
+    assert not opened.summary._savingTimer.isActive()

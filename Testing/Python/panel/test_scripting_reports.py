@@ -75,6 +75,14 @@ def test_without_a_ct_there_is_a_report_without_pictures(logic, overlays, tmp_pa
     assert "<img" not in page.read_text(encoding="utf-8")
 
 
+def test_the_maps_of_a_case_are_saved_with_what_they_are(logic, overlays, tmp_path):
+    from CalibUncertaintyLib.volume import Volume
+
+    files = logic.saveMaps(overlays, tmp_path / "case.nrrd")
+    assert Volume.read(files[0]).metadata["CalibUncertainty.structure"] == "Organ"
+    assert Volume.read(files[1]).metadata["CalibUncertainty.measure"] == "entropy"
+
+
 def test_labels_of_a_ct_that_is_not_from_dicom_are_refused(logic, ct, overlays):
     import slicer
 
