@@ -24,9 +24,9 @@ def describe(volumeNode, unit):
     """
     volumeNode.SetAttribute(PREFIX + "Unit", unit)
     about = metadataOf(volumeNode)
-    text = _("{name}. Unit: {unit}. Model: {model}. {calibration}").format(
-        name=volumeNode.GetName(), unit=unit, model=about.get(PREFIX + "model", ""), calibration=about.get(PREFIX + "calibration", "")
-    )  # fmt: skip
+    model, calibration = (about.get(PREFIX + key, "") for key in ("model", "calibration"))
+    text = _("{name}. Unit: {unit}. Model: {model}. {calibration}")
+    text = text.format(name=volumeNode.GetName(), unit=unit, model=model, calibration=calibration)
     volumeNode.SetDescription(text)
 
 
