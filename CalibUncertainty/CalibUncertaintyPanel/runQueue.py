@@ -5,8 +5,17 @@ from types import SimpleNamespace
 from slicer.i18n import tr as _
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
-CHOICES = ("outputFolder", "folds", "device", "calibration", "pooling", "mirroring", "roiComputedMm")
-CHOICES += ("listedBy", "allMeasures")
+CHOICES = (
+    "outputFolder",
+    "folds",
+    "device",
+    "calibration",
+    "pooling",
+    "mirroring",
+    "roiComputedMm",
+    "listedBy",
+    "allMeasures",
+)
 
 
 class QueueItem:
