@@ -3,6 +3,7 @@
 import qt
 
 ROW_MARGIN = 7  # pixels
+ROWS_TO_GIVE = 2
 MOST_ROWS = 8  # as high as a table grows; further rows are scrolled to
 
 
@@ -38,6 +39,8 @@ def fillTable(table, rows, textColumns=1):
                 item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
             table.setItem(row, column, item)
     shown = min(max(len(rows), 1), MOST_ROWS)
-    height = table.horizontalHeader().height + shown * table.verticalHeader().defaultSectionSize + 6
-    table.setMinimumHeight(height)
+    rowHeight = table.verticalHeader().defaultSectionSize
+    height = table.horizontalHeader().height + shown * rowHeight + 6
     table.setMaximumHeight(height)
+    # Labels that break their lines need more room than they ask for: a long table gives way to them.
+    table.setMinimumHeight(height - (ROWS_TO_GIVE * rowHeight if shown > 2 * ROWS_TO_GIVE else 0))

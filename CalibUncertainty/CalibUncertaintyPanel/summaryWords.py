@@ -23,10 +23,13 @@ def facts(result, summary):
     """
     provenance = result.provenance
     model = f"{provenance['model']['name']}, {provenance['model'].get('configuration', '')}".rstrip(", ")
-    found = [(_("Model"), model), (_("Segmented"), str(provenance.get("created", "")).replace("T", " "))]
+    found = [
+        (_("Model"), model),
+        (_("Segmented"), str(provenance.get("created", "")).replace("T", " ").replace("+00:00", " UTC")),
+    ]
     if summary is not None:
         found.append((_("Mean entropy"), meanEntropy(summary)))
-    found += aggregateFacts(provenance.get("aggregates"))
+    found += aggregateFacts(provenance)
     found.append((_("Labels changed against nnU-Net's own"), changedLabels(provenance["changed_labels"])))
     return found
 
@@ -58,19 +61,28 @@ def warnings(result):
     return [str(warning) for warning in result.provenance.get("warnings") or ()]
 
 
-def aggregateFacts(aggregates):
+def aggregateFacts(provenance):
     """Sums of the uncertainty of the whole case, where the Result holds them.
 
-    :param aggregates: of result.json: {"case": {...}, ...}, by itself or under the measure's name; None in older Results.
+    :param provenance: of a `Result`; its "aggregates" are {"measure", "unit", "case": {...}, ...}, and missing in older ones.
     :return: list of (name, text).
     """
-    case = (_ofEntropy(aggregates) or {}).get("case") or {}
+    aggregates = provenance.get("aggregates")
+    if not isinstance(aggregates, dict) or not isinstance(aggregates.get("case"), dict):
+        return []
+    case, unit = aggregates["case"], aggregates.get("unit", "")
+    titles = {entry["measure"]: entry["title"] for entry in provenance["maps"]["uncertainty"]}
+    measure = titles.get(aggregates.get("measure"), str(aggregates.get("measure", "")))
     said = (
-        ("boundary", _("Mean entropy along the borders"), "{:.3f} nats"),
-        ("patch_mean", _("Mean entropy in the worst block (10 × 10 × 10 voxels)"), "{:.3f} nats"),
-        ("pairwise_dice", _("Agreement of the members (mean Dice of pairs)"), "{:.3f}"),
+        ("boundary", _("{measure} along the borders, mean"), unit),
+        ("patch_mean", _("{measure} in the worst block of 10 × 10 × 10 voxels, mean"), unit),
+        ("pairwise_dice", _("Agreement of the members, mean Dice of pairs"), ""),
     )
-    return [(name, form.format(case[key])) for key, name, form in said if isinstance(case.get(key), (int, float))]
+    return [
+        (name.format(measure=measure), f"{case[key]:.3f} {of}".rstrip())
+        for key, name, of in said
+        if isinstance(case.get(key), (int, float))
+    ]
 
 
 def structureRows(summary):
@@ -93,9 +105,3 @@ def asText(result, summary, caseName):
     lines += [f"{_('Warning')}\t{text}" for text in warnings(result)]
     lines += ["", "\t".join(STRUCTURE_HEADS), *("\t".join(row) for row in structureRows(summary)), STRUCTURES_CAPTION]
     return "\n".join(lines) + "\n"
-
-
-def _ofEntropy(aggregates):
-    if not isinstance(aggregates, dict):
-        return None
-    return aggregates if "case" in aggregates else aggregates.get("entropy")

@@ -92,13 +92,17 @@ def test_what_result_json_says_is_text_and_never_markup(summed, slicer_applicati
 def test_sums_of_the_case_are_said_where_the_result_has_them(summed):
     from CalibUncertaintyPanel import summaryWords
 
+    provenance = summed.overlays.result.provenance
     case = {"mean": 0.1, "patch_mean": 0.4321, "boundary": 0.25, "pairwise_dice": None}
-    for aggregates in ({"case": case}, {"entropy": {"case": case}}):
-        facts = dict(summaryWords.aggregateFacts(aggregates))
-        assert list(facts.values()) == ["0.250 nats", "0.432 nats"]
-    for nothing in (None, {}, {"mi": {"case": case}}, {"case": None}, []):
-        assert summaryWords.aggregateFacts(nothing) == []
-    summed.overlays.result.provenance["aggregates"] = {"entropy": {"case": case}}
+    for aggregates in (None, {}, {"measure": "mi"}, {"case": None}, []):
+        provenance["aggregates"] = aggregates
+        assert summaryWords.aggregateFacts(provenance) == []
+    provenance["aggregates"] = {"measure": "entropy", "unit": "nats", "case": {**case, "pairwise_dice": 0.9}}
+    assert summaryWords.aggregateFacts(provenance) == [
+        ("Entropy along the borders, mean", "0.250 nats"),
+        ("Entropy in the worst block of 10 × 10 × 10 voxels, mean", "0.432 nats"),
+        ("Agreement of the members, mean Dice of pairs", "0.900"),
+    ]
     summed.summary._show()
     assert "worst block" in summed.ui.summaryLabel.text
 
