@@ -35,7 +35,9 @@ def structureDistance(result, structure):
     :param result: `Result`.
     :param structure: name of a structure.
     :return: `Volume` in mm, 0 inside; +inf everywhere where the structure was not predicted.
+    :raises CalibUncertaintyError: where a package is missing that the first run installs.
     """
+    from CalibUncertaintyLib.errors import CalibUncertaintyError
     from CalibUncertaintyLib.uncertainty.roi import distance_to_structures
 
     if result.overlapping:  # of regions that overlap, a label is only the part that belongs to no region inside
@@ -46,4 +48,11 @@ def structureDistance(result, structure):
         volume = result.segmentation.crop(box["start_xyz"][::-1], box["size_xyz"][::-1])
         label = next(number for number, name in result.labels.items() if name == structure)
         inside = volume.array == label
-    return volume.with_array(distance_to_structures(inside, volume.spacing_zyx))
+    try:
+        distance = distance_to_structures(inside, volume.spacing_zyx)
+    except ImportError as error:
+        raise CalibUncertaintyError(
+            f"The distance from {structure} alone needs the package {error.name}, which is installed before the first run;"
+            " show uncertainty around all structures until then"
+        ) from error
+    return volume.with_array(distance)

@@ -1,5 +1,6 @@
 """Regions of interest of the layers: one structure or all, one side or both, against a brute-force distance; maps in memory."""
 
+import sys
 import types
 
 import numpy as np
@@ -10,6 +11,7 @@ from CalibUncertaintyPanel.overlays import Overlays
 from CalibUncertaintyPanel.resultMaps import ResultMaps
 from CalibUncertaintyPanel.roiChoice import BOTH, INSIDE, OUTSIDE, RoiChoice
 
+from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.uncertainty.roi import roi_of
 
 STRUCTURES = {"Organ": 1, "Node": 2}
@@ -66,6 +68,12 @@ def test_of_regions_that_overlap_the_distance_is_from_all_of_the_structure(resul
     monkeypatch.setattr(type(result), "overlapping", True)
     found = ResultMaps(result).get(("distance", "Organ")).array
     assert np.array_equal(found == 0, result.probability("Organ").array >= 0.5)
+
+
+def test_a_missing_package_is_named_with_what_to_do_instead(result, monkeypatch):
+    monkeypatch.setitem(sys.modules, "edt", None)
+    with pytest.raises(CalibUncertaintyError, match=r"Node alone needs the package edt.*around all structures"):
+        ResultMaps(result).get(("distance", "Node"))
 
 
 def test_a_structure_that_was_not_predicted_has_an_empty_region(scene, result):
