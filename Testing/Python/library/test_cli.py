@@ -78,13 +78,33 @@ def test_a_request_file_does_what_the_options_do(model, ct, tmp_path):
 @pytest.mark.parametrize(
     "request_text",
     ["{", "[]", '{"verb": "fly", "arguments": {}}', '{"verb": "segment", "arguments": {"ct": "a"}}',
-     '{"verb": "segment", "arguments": {"ct": "a", "model": "b", "out": "c", "colour": 1}}'],
+     '{"verb": "segment", "arguments": {"ct": "a", "model": "b", "out": "c", "colour": 1}}',
+     '{"verb": "evaluate", "arguments": {"cases": "a", "model": "b"}}',
+     '{"verb": "evaluate", "arguments": {"cases": "a", "model": "b", "out": "c", "threshold": 1}}'],
 )  # fmt: skip
 def test_a_wrong_request_is_refused_in_one_json_line(request_text, tmp_path, capsys):
     (tmp_path / "request.json").write_text(request_text)
     assert main(["run", str(tmp_path / "request.json"), "--progress", "json"]) == 1
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["type"] == "error"
+
+
+def test_a_request_evaluates_and_names_its_page(tmp_path, capsys):
+    from evaluate_parts import calibrated_model, labelled_cases, write_list
+
+    model = calibrated_model(tmp_path)
+    cases = write_list(tmp_path / "cases.json", labelled_cases(model, tmp_path / "cases", seeds=(1,)))
+    arguments = {
+        "cases": str(cases), "model": str(model), "out": str(tmp_path / "out"), "flips": "off", "measures": ["entropy"],
+        "configurations": [{"name": "as chosen", "calibration": "auto"}],
+    }  # fmt: skip
+    (tmp_path / "request.json").write_text(json.dumps({"verb": "evaluate", "arguments": arguments}))
+    capsys.readouterr()
+    assert main(["run", str(tmp_path / "request.json"), "--progress", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == {"type": "result", "folder": str(tmp_path / "out" / "report.html")}
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert list(content["configurations"]) == ["as chosen"]
 
 
 BAD = {
