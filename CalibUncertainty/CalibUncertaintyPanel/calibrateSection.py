@@ -86,7 +86,8 @@ class CalibrateSection(JobSection):
             return
         self.showError("")
         if self.panel.needsPackages:
-            refusal = self.panel.run.installPackages() or self.problem()  # the scene may be another one by now
+            names = calibrationRuns.packagesOf(self.panel.parameterNode.calibrationMethod)
+            refusal = self.panel.run.installPackages(names) or self.problem()  # the scene may be another one by now
             if refusal:
                 self.showError(refusal)
                 return

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from . import modelSummary, runs, slicerCompat
+from . import install, modelSummary, runs, slicerCompat
 from .job import Job
 from .parameterNode import CalibrationMethod, CalibrationWays, foldList, isChosen
 
@@ -133,6 +133,17 @@ def mayChangeLabels(method):
     from CalibUncertaintyLib.workflow.applied import METHODS
 
     return method.value in METHODS and METHODS[method.value].preserves == "none"
+
+
+def packagesOf(method):
+    """Packages that a calibration by this method needs, of `install.PACKAGES`.
+
+    :param method: `CalibrationMethod`.
+    """
+    from CalibUncertaintyLib.workflow.applied import METHODS
+
+    extra = METHODS[method.value].extra if method.value in METHODS else ""
+    return install.COMPUTING + install.PICTURES + ((extra,) if extra else ())
 
 
 def methodInWords(method):

@@ -7,7 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import budgetDiagram, evaluationCurves, evaluationFigures, evaluationRuns, slicerCompat
+from . import budgetDiagram, evaluationCurves, evaluationFigures, evaluationRuns, install, slicerCompat
 from .calibrationSection import DOUBTFUL
 from .evaluationTables import fillTable, prepareTable
 from .jobSection import JobSection, clock
@@ -92,7 +92,8 @@ class EvaluateSection(JobSection):
             return
         self.showError("")
         if self.panel.needsPackages:
-            refusal = self.panel.run.installPackages() or self.problem()  # the scene may be another one by now
+            names = install.COMPUTING + install.PICTURES
+            refusal = self.panel.run.installPackages(names) or self.problem()  # the scene may be another one by now
             if refusal:
                 self.showError(refusal)
                 return

@@ -1,4 +1,4 @@
-"""The Python packages that the computation needs: what is missing, and how it is installed without harming Slicer's own.
+"""The Python packages that the panel's parts need: what is missing, and how it is installed without harming Slicer's own.
 
 Nothing is installed without asking. PyTorch comes through the PyTorch extension, which knows the graphics card; nnU-Net
 through the NNUNet extension or, without it, through `slicer.packaging`. Both leave out what Slicer ships: its SimpleITK must
@@ -11,8 +11,10 @@ import importlib.metadata
 import importlib.util
 import logging
 import re
+import socket
 import subprocess
 import tempfile
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +29,19 @@ PACKAGES = {  # import name -> requirement
     "nnunetv2": NNUNET,
     "edt": "edt>=2.3",
     "cc3d": "connected-components-3d>=3.12",
+    "matplotlib": "matplotlib>=3.6",
+    "fiducio": "fiducio>=0.2",
 }
+SIZES_MB = {  # on disk, with what they need themselves and Slicer does not have; measured on Linux
+    "nnunetv2": 500,
+    "edt": 15,
+    "cc3d": 20,
+    "matplotlib": 100,
+    "fiducio": 1,
+}
+COMPUTING = ("nnunetv2", "edt", "cc3d")  # and PyTorch
+PICTURES = ("matplotlib",)  # of the pages that calibrating and evaluating write
+INDEX = ("pypi.org", 443)
 KEPT = ("numpy", "SimpleITK", "torch", "torchvision", "vtk", "scipy", "requests")
 LEFT_OUT = ["SimpleITK", "torch", "torchvision", "requests"]  # of what nnU-Net asks for
 
@@ -45,47 +59,80 @@ class Missing:
     def inWords(self):
         """One line for each, for the question to the user."""
         lines = [_("PyTorch, through the PyTorch extension (up to 3 GB)")] if self.torch else []
-        return lines + list(self.requirements)
+        sizes = {PACKAGES[name]: size for name, size in SIZES_MB.items()}
+        text = _("{requirement} (about {size} MB)")
+        return lines + [text.format(requirement=each, size=sizes[each]) for each in self.requirements]
 
 
-def findMissing():
-    """Look for the packages, in versions that will do, without importing them.
+def findMissing(names=COMPUTING):
+    """Look for packages, in versions that will do, without importing them.
 
+    :param names: of PACKAGES. nnU-Net needs PyTorch, which is looked for with it.
     :return: `Missing`, false when everything is there.
     """
     importlib.invalidate_caches()
-    requirements = tuple(text for name, text in PACKAGES.items() if not _isThere(name, text))
-    return Missing(torch=not _isThere("torch", TORCH), requirements=requirements)
+    requirements = tuple(PACKAGES[name] for name in names if not _isThere(name, PACKAGES[name]))
+    return Missing(torch="nnunetv2" in names and not _isThere("torch", TORCH), requirements=requirements)
 
 
-def ensure(confirm):
+def missingPackage(error):
+    """Import name of the package of PACKAGES that an error, or its cause, says is not installed; "" for any other error."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__
+    name = (getattr(error, "name", None) or "").split(".")[0]
+    return name if name in PACKAGES else ""
+
+
+def ensure(confirm, names=COMPUTING):
     """Install what is missing, after asking.
 
     :param confirm: function from a question to whether the user agrees.
+    :param names: of PACKAGES: what is about to be used.
     :return: an empty string when everything is there, otherwise why it is not, in one sentence.
     """
-    missing = findMissing()
+    missing = findMissing(names)
     if not missing:
         return ""
     if missing.torch and slicerCompat.pytorchLogic() is None:
         return _(
             "PyTorch is not installed. Install the PyTorch extension (Extensions Manager), restart Slicer, and run again."
         )
-    question = _("The computation needs Python packages that are not installed yet:\n\n{packages}\n\n"
+    question = _("This needs Python packages that are not installed yet:\n\n{packages}\n\n"
                  "They will be downloaded into Slicer's Python; its own packages are kept. Install them now?")  # fmt: skip
     if not confirm(question.format(packages="\n".join(missing.inWords()))):
-        return _("The computation needs packages that were not installed. Press Run again to be asked again.")
+        return _("Packages that this needs were not installed. Do it once more to be asked again.")
     try:
         _install(missing)
     except (subprocess.CalledProcessError, RuntimeError, OSError) as error:
         logging.exception("CalibUncertainty: installing packages failed")
-        return _("Installing failed ({error}). See the Python console; check the network and run again.").format(
-            error=error
-        )
-    left = findMissing()
+        return failureInWords(error)
+    left = findMissing(names)
     if left:
         return _("Still missing after installing: {names}.").format(names=", ".join(left.inWords()))
     return ""
+
+
+def failureInWords(error):
+    """Why installing failed and what to do, in one line."""
+    if isinstance(error, subprocess.CalledProcessError):
+        reason = _("pip ended with exit code {code}").format(code=error.returncode)
+    else:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if _isOffline():
+        text = _("Installing failed ({reason}): this computer does not reach {host}. Connect it, or name your hospital's mirror or "
+                 "proxy in pip's settings, and try again.")  # fmt: skip
+        return text.format(reason=reason, host=INDEX[0])
+    return _("Installing failed ({reason}). What pip said is in the Python console.").format(reason=reason)
+
+
+def _isOffline():
+    if urllib.request.getproxies():
+        return False  # whether a proxy lets pip through cannot be told from here
+    try:
+        socket.create_connection(INDEX, timeout=3).close()
+    except OSError:
+        return True
+    return False
 
 
 def _isThere(name, requirement):

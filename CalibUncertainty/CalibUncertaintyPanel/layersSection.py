@@ -88,7 +88,7 @@ class LayersSection:
         except Exception as error:  # a file of the Result folder may be gone or damaged: tell, do not trace
             logging.exception("CalibUncertainty: a map cannot be shown")
             self._goBack(overlays, parameterNode)  # or it would be tried and told again with every move of a slider
-            self.panel.showError(str(error))
+            self.panel.showFailure(error)
         if overlays.shownMeasure == parameterNode.measure:  # not while the map of another one is being read
             overlays.setThreshold(parameterNode.threshold)
         overlays.setProbabilityFloor(parameterNode.probabilityFloor / 100)
@@ -248,7 +248,7 @@ class LayersSection:
     def _onLoadingFailed(self, error):
         self._goBack(self.panel.overlays, self.panel.parameterNode)
         self.roi.goBack()
-        self.panel.showError(str(error))
+        self.panel.showFailure(error)
 
     def _applyWindow(self, window):
         ctNode = self.panel.shownCt()

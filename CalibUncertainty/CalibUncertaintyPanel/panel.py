@@ -7,7 +7,7 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import ctVolume, dropped, overlayNodes, slicerCompat, statusLine
+from . import ctVolume, dropped, install, overlayNodes, slicerCompat, statusLine
 from .aggregatesSection import AggregatesSection
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
@@ -180,6 +180,19 @@ class Panel(VTKObservationMixin):
             slicer.util.errorDisplay(message, windowTitle="CalibUncertainty", detailedText=details)
         else:
             slicer.util.errorDisplay(message, windowTitle="CalibUncertainty")
+
+    def showFailure(self, error, text=""):
+        """Tell why something cannot be shown, in one line. A package that it needs and that is missing can be installed at once.
+
+        :param error: the exception.
+        :param text: the line, where the error's own will not do.
+        """
+        name = install.missingPackage(error)
+        if not name:
+            self.showError(text or str(error))
+            return
+        refusal = self.run.installPackages((name,))
+        self.run.showError(refusal or _("The package {name} is installed now: choose it again.").format(name=name))
 
     def showResult(self, folder, ctNode=None):
         """Show a Result folder as layers over its CT.

@@ -90,7 +90,8 @@ class RegionsSection:
         if answer.error is not None:
             logging.error("CalibUncertainty: regions cannot be shown in 3D: %s", answer.error)
             parameterNode.regionsIn3d = False
-            self.panel.showError(_("The regions cannot be shown in 3D: {error}").format(error=answer.error))
+            text = _("The regions cannot be shown in 3D: {error}").format(error=answer.error)
+            self.panel.showFailure(answer.error, text)
             return
         regions, structures = regionsNode.addRegionModels(self.panel.scene, overlays, answer.value)
         with slicer.util.NodeModify(parameterNode):

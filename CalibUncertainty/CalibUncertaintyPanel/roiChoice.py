@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from slicer.i18n import tr as _
 
 ALL_STRUCTURES = ""
 BOTH, INSIDE, OUTSIDE = "both", "inside", "outside"
@@ -51,8 +52,7 @@ def structureDistance(result, structure):
     try:
         distance = distance_to_structures(inside, volume.spacing_zyx)
     except ImportError as error:
-        raise CalibUncertaintyError(
-            f"The distance from {structure} alone needs the package {error.name}, which is installed before the first run;"
-            " show uncertainty around all structures until then"
-        ) from error
+        text = _("The distance from {structure} alone needs the package {package}, which is installed before the first run; show "
+                 "uncertainty around all structures until then")  # fmt: skip
+        raise CalibUncertaintyError(text.format(structure=structure, package=error.name)) from error
     return volume.with_array(distance)

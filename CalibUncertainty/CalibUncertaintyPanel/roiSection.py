@@ -70,7 +70,7 @@ class RoiSection:
         except Exception as error:  # a file of the Result folder may be gone or damaged: tell, do not trace
             logging.exception("CalibUncertainty: another region of interest cannot be shown")
             self.goBack()
-            self.panel.showError(str(error))
+            self.panel.showFailure(error)
         self._onShown()
 
     def goBack(self):

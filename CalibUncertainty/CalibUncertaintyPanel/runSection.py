@@ -117,9 +117,10 @@ class RunSection(JobSection):
         self.ui.logTextEdit.clear()
         self.follow(job)
 
-    def installPackages(self):
-        """Install what the computation needs, after asking.
+    def installPackages(self, names=install.COMPUTING):
+        """Install what is about to be used, after asking.
 
+        :param names: of `install.PACKAGES`.
         :return: an empty string when everything is there, otherwise why it is not, in one sentence.
         """
         # pip lets Slicer work on meanwhile: a second click must not start a second pip.
@@ -128,10 +129,12 @@ class RunSection(JobSection):
         self.ui.stageLabel.setText(_("Installing packages..."))
         self.ui.stageLabel.show()
         try:
-            return install.ensure(lambda question: slicer.util.confirmOkCancelDisplay(question, "CalibUncertainty"))
+            return install.ensure(
+                lambda question: slicer.util.confirmOkCancelDisplay(question, "CalibUncertainty"), names
+            )
         except Exception as error:  # what extensions and pip raise is not ours to know
             logging.exception("CalibUncertainty: installing packages failed")
-            return _("Installing packages failed: {error}").format(error=error)
+            return install.failureInWords(error)
         finally:
             self._installing = False
             self.ui.stageLabel.hide()

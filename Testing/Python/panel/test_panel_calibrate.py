@@ -290,10 +290,12 @@ def test_the_choices_of_a_calibration_come_back_with_a_saved_scene(panel, model,
 def test_packages_are_asked_for_before_a_calibration_too(panel, model, cases, monkeypatch):
     from CalibUncertaintyPanel import install
 
-    monkeypatch.setattr(install, "ensure", lambda confirm: "packages are missing")
+    asked = []
+    monkeypatch.setattr(install, "ensure", lambda confirm, names: asked.extend(names) or "packages are missing")
     panel.logic.command = None
     panel.ui.calibrateButton.click()
     assert "packages are missing" in panel.ui.calibrationErrorLabel.text
+    assert {"nnunetv2", "matplotlib"} <= set(asked)
     assert not panel.calibrate.running
 
 

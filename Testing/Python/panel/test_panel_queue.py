@@ -173,7 +173,7 @@ def test_a_refused_install_ends_all_that_wait_with_one_question(panel, add, slic
     from CalibUncertaintyPanel import runSection
 
     asked = []
-    monkeypatch.setattr(runSection.install, "ensure", lambda question: asked.append(1) or "Nothing was installed.")
+    monkeypatch.setattr(runSection.install, "ensure", lambda *_: asked.append(1) or "Nothing was installed.")
     panel.logic.command = None
     add("A")
     add("B")

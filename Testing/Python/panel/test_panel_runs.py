@@ -268,7 +268,7 @@ def test_nothing_is_installed_without_asking(panel, ct, model, slicer_applicatio
     from CalibUncertaintyPanel import install, slicerCompat
 
     installed = []
-    monkeypatch.setattr(install, "findMissing", lambda: install.Missing(torch=False, requirements=("edt>=2.3",)))
+    monkeypatch.setattr(install, "findMissing", lambda *_: install.Missing(torch=False, requirements=("edt>=2.3",)))
     monkeypatch.setattr(install, "_install", installed.append)
     monkeypatch.setattr(slicerCompat, "pytorchLogic", lambda: None)
     panel.logic.command = None
@@ -281,14 +281,12 @@ def test_nothing_is_installed_without_asking(panel, ct, model, slicer_applicatio
     assert "not installed" in panel.ui.errorLabel.text
 
 
-def test_while_packages_are_installed_a_second_click_starts_nothing(
-    panel, ct, model, slicer_application, monkeypatch
-):
+def test_while_packages_are_installed_a_second_click_starts_nothing(panel, ct, model, slicer_application, monkeypatch):
     from CalibUncertaintyPanel import install, runs
 
     calls, started = [], []
 
-    def ensure(confirm):
+    def ensure(confirm, names):
         calls.append(panel.ui.runButton.enabled)
         assert panel.ui.stageLabel.text == "Installing packages..."
         assert "installed" in panel.ui.runButton.toolTip
@@ -310,7 +308,7 @@ def test_while_packages_are_installed_a_second_click_starts_nothing(
 def test_an_installer_that_raises_leaves_run_enabled(panel, ct, model, monkeypatch):
     from CalibUncertaintyPanel import install
 
-    monkeypatch.setattr(install, "ensure", lambda confirm: 1 / 0)
+    monkeypatch.setattr(install, "ensure", lambda *_: 1 / 0)
     panel.logic.command = None
     panel.ui.runButton.click()
     assert "division by zero" in panel.ui.errorLabel.text
@@ -320,7 +318,7 @@ def test_an_installer_that_raises_leaves_run_enabled(panel, ct, model, monkeypat
 def test_without_the_pytorch_extension_the_panel_says_what_to_install(panel, ct, model, monkeypatch):
     from CalibUncertaintyPanel import install, slicerCompat
 
-    monkeypatch.setattr(install, "findMissing", lambda: install.Missing(torch=True, requirements=()))
+    monkeypatch.setattr(install, "findMissing", lambda *_: install.Missing(torch=True, requirements=()))
     monkeypatch.setattr(slicerCompat, "pytorchLogic", lambda: None)
     panel.logic.command = None
     panel.ui.runButton.click()
