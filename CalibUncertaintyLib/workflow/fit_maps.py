@@ -39,7 +39,8 @@ def _thresholds(
     cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference, law: ContextLaw | None
 ) -> dict:
     """For every measure the threshold whose marked voxels overlap best with the errors: with those away from borders, of a measure
-    that is dark along them, if there are any.
+    that is dark along them, if there are any. Few cases have such errors, and a mean over cases would reward marking nothing in all
+    the others; so of these all voxels are pooled.
     """
     heads, n_members = reference.heads, len(cases[0].members)
     fits = {name: _threshold_fit(name, heads, n_members) for name in (*measure_names(n_members), *CONTEXT)}
@@ -52,7 +53,7 @@ def _thresholds(
         near = voxels.near_prediction
         for name, values in values_of_case(voxels, calibration, reference, law, list(fits)).items():
             fits[name].add(voxels.case.id, values[near], (off if sought[name] == "off_borders" else errors)[near])
-    fitted = {name: fit.fit() for name, fit in fits.items()}
+    fitted = {name: fit.fit("pooled" if sought[name] == "off_borders" else "mean") for name, fit in fits.items()}
     return {
         name: threshold.to_json() | ({"errors": "off_borders"} if sought[name] == "off_borders" else {})
         for name, threshold in fitted.items()

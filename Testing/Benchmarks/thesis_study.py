@@ -37,7 +37,7 @@ OF_LOCALISATION = {
     "ueo_auc": "budget.area", "ueo_auc_of_ideal": "budget.ratio_to_ideal",
     "recall_budget": f"at_budgets.{BUDGET}.recall", "boundary_recall": f"at_budgets.{BUDGET}.boundary_recall",
     "non_boundary_recall": f"at_budgets.{BUDGET}.non_boundary_recall",
-    "components_found": f"at_budgets.{BUDGET}.error_components.share",
+    "components_found": f"at_budgets.{BUDGET}.error_components.found_share",
 }  # fmt: skip
 AGAINST = "entropy"  # of the same configuration: what every other measure is compared with
 
@@ -107,7 +107,8 @@ def calibrated_record(name: str, options: Mapping, chosen: argparse.Namespace) -
 
 def summary(folder: Path, content: Mapping, chosen: argparse.Namespace) -> dict:
     """The figures of the tables, with intervals, and paired comparisons over the test cases; no path of this machine."""
-    results = {item["name"]: case_figures(folder, item["name"], content["cases"]) for item in content["configurations"]}
+    cases = list(content["cases"])
+    results = {name: case_figures(folder, name, cases) for name in content["configurations"]}
     found = {name: of_configuration(of_cases) for name, of_cases in results.items()}
     for name in found:
         raw = name.replace(CALIBRATED, RAW)
@@ -115,7 +116,7 @@ def summary(folder: Path, content: Mapping, chosen: argparse.Namespace) -> dict:
             found[name]["against_raw"] = of_calibration_tests(results[raw], results[name])
     return {
         "date": date.today().isoformat(), "machine": f"{os.cpu_count()} CPU cores ({platform.machine()})", "group": chosen.group,
-        "cases": content["cases"], "roi": "15 mm around the prediction (errors), around prediction or reference (calibration)",
+        "cases": cases, "roi": "15 mm around the prediction (errors), around prediction or reference (calibration)",
         "budget": float(BUDGET), "configurations": found,
     }  # fmt: skip
 

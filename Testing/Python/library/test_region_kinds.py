@@ -177,3 +177,18 @@ def test_no_structure_leaves_nothing_but_possible_misses_and_no_kind_of_surface(
     found = found_in(given, interfaces=interfaces, labels=LABELS, volume=geometry(given["label"]))
     assert [region.kind for region in found] == ["possible_miss"]
     assert found[0].surface_share is None
+
+
+def test_what_was_hardly_ever_wrong_is_listed_after_everything_else():
+    given = scene()
+    given["measure_array"][5, 12, 8:11] = 1.0
+    given["expected_error"][:] = 0.5 * given["measure_array"]
+    given["p_foreground"][1, 35, 20:24] = 0.9
+    assert [region.kind for region in found_in(given)] == ["uncertain", "possible_miss"]
+    fit = RegionCalibrationFit()
+    for case in range(100):
+        fit.add(f"P{case}", "uncertain", 0.003, False)
+        fit.add(f"P{case}", "possible_miss", 0.003, case % 2 == 0)
+    found = found_in(given, calibration=fit.fit())
+    assert [(region.id, region.kind) for region in found] == [(1, "possible_miss"), (2, "uncertain")]
+    assert [len(places) for places in found.places] == [4, 3]
