@@ -235,7 +235,8 @@ def _add_segment(verbs, parents) -> argparse.ArgumentParser:
         default="standard",
         metavar="MEASURE",
         action=_Measures,
-        help="which are computed beside that one: standard (default: conf margin entropy exp_entropy mi var), all, or names",
+        help="which are computed beside that one: standard (default: conf margin entropy exp_entropy mi var dae, and of a calibrated"
+        " model ebcu), all, or names",
     )
     segment.add_argument(
         "--threshold",
