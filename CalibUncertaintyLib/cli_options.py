@@ -156,7 +156,10 @@ def _add_looking(verbs, common, members, pooling, computing, verbs_of: Mapping[s
         "--calibration", default="auto", help="auto (default: calibration.json in the model folder), or a record file"
     )
     check.add_argument(
-        "--ct", nargs="+", metavar="CT", help="also compare this CT with what was calibrated: spacing, field of view, HU"
+        "--ct",
+        nargs="+",
+        metavar="CT",
+        help="also compare this CT with what was calibrated: spacing, field of view, HU",
     )
     check.add_argument("--series", help="SeriesInstanceUID, where a DICOM folder holds several")
     check.set_defaults(verb=verbs_of["check"])
@@ -235,8 +238,8 @@ def _add_segment(verbs, parents) -> argparse.ArgumentParser:
         default="standard",
         metavar="MEASURE",
         action=_Measures,
-        help="which are computed beside that one: standard (default: conf margin entropy exp_entropy mi var dae, and of a calibrated"
-        " model ebcu), all, or names",
+        help="which are computed beside that one: standard (default: conf margin entropy exp_entropy mi var dae, and of a"
+        " calibrated model ebcu), all, or names",
     )
     segment.add_argument(
         "--threshold",
