@@ -62,11 +62,11 @@ def chanceSentence(region):
     if probability is None:
         return ""
     interval, count = getattr(region, "chance_interval", None), getattr(region, "chance_n", None)
-    text = _("Of such places about {chance} were real errors").format(chance=chance(probability))
+    text = _("Real errors among such places: {chance}").format(chance=chance(probability))
     if interval is not None:
         text += _(" (95 % interval {low:.0f} to {high:.0f} %)").format(low=100 * interval[0], high=100 * interval[1])
     if count:
-        text += _(", among {count} places of the calibration cases").format(count=count)
+        text += _(", of {count} places in the calibration cases").format(count=count)
     return text + "."
 
 
