@@ -242,5 +242,8 @@ def test_a_slice_view_that_appears_later_gets_the_layers(finished, slicer_applic
     composite = slicer.vtkMRMLSliceCompositeNode()
     composite.SetLayoutName("Slice4")
     composite = slicer.mrmlScene.AddNode(composite)
-    slicer_application.waitUntil(lambda: composite.GetForegroundVolumeID() is not None, seconds=5)
-    assert composite.GetNthLayerVolumeID(3) == finished.overlays.uncertaintyNode.GetID()
+    try:
+        slicer_application.waitUntil(lambda: composite.GetForegroundVolumeID() is not None, seconds=5)
+        assert composite.GetNthLayerVolumeID(3) == finished.overlays.uncertaintyNode.GetID()
+    finally:
+        slicer.mrmlScene.RemoveNode(composite)  # a singleton: closing the scene would leave it to the tests that follow

@@ -64,8 +64,8 @@ def test_while_the_button_is_held_the_ct_is_alone_and_then_all_is_as_before(fini
     before, parameters = render_slice("Red", (300, 300)), finished.parameterNode.parameterNode.GetMTime()
     finished.ui.hideOverlaysButton.pressed.emit()
     alone = render_slice("Red", (300, 300))
-    assert [c.GetForegroundVolumeID() for c in composites()] == [None] * 3
-    assert [c.GetNthLayerVolumeID(3) for c in composites()] == [None] * 3
+    assert [c.GetForegroundVolumeID() for c in composites()] == [None] * len(composites())
+    assert [c.GetNthLayerVolumeID(3) for c in composites()] == [None] * len(composites())
     assert all(c.GetBackgroundVolumeID() for c in composites())
     assert (alone.max(axis=-1) == alone.min(axis=-1)).all()  # grey everywhere: no outline, no legend bar
     assert not (before.max(axis=-1) == before.min(axis=-1)).all()
