@@ -26,8 +26,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env
 	$(HEADLESS) $(BIN)/python Testing/demo.py --out demo-output
 
+# Two files at a time, one core each
+test: export OMP_NUM_THREADS := 1
 test: env lint
-	$(HEADLESS) $(BIN)/python -m pytest -m "not slow"
+	$(HEADLESS) $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: env
 	$(HEADLESS) $(BIN)/python -m pytest -m slow

@@ -16,7 +16,7 @@ from ..progress import Progress
 from ..uncertainty.disagreement import disagreement_of
 from ..uncertainty.measures import expected_error, measures_of
 from .applied import AppliedCalibration
-from .chosen_measures import measure_names
+from .chosen_measures import extras_of, measure_names
 
 # Probabilities and measures are stored to this step: far below what calibration can promise, and it lets the noise of
 # millions of near-zero voxels be compressed away.
@@ -91,12 +91,12 @@ def make_maps(
 ) -> Maps:
     """Calibrated probabilities, labels and measures of one case.
 
-    image: the CT in the network's axis order, HU. names: of the measures, as `measure_names` gives them; all, unless given. What
-    they need of the members has to have been asked for (`extras_of`). The fields hold those of ALWAYS in any case, and have room
-    for those that are put there `later`.
+    image: the CT in the network's axis order, HU. names: of the measures, as `measure_names` gives them; all that need nothing
+    more of the members, unless given. What they need has to have been asked for (`extras_of`). The fields hold those of ALWAYS in
+    any case, and have room for those that are put there `later`.
     """
     around, n_members = hull(boxes), len(opinions.members)
-    names = measure_names(n_members) if names is None else list(names)
+    names = [name for name in measure_names(n_members) if not extras_of([name])] if names is None else list(names)
     held = list(dict.fromkeys([*names, *ALWAYS]))
     label_type = np.uint8 if max(heads.values) <= 255 else np.uint16
     # of a softmax it is the measure conf

@@ -35,3 +35,19 @@ def shared_models() -> Path:
     if not folder.is_dir():
         pytest.skip(f"REAL MODELS MISSING: no {folder}; set CALIB_UNCERTAINTY_DATA to run this test")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def one_library():
+    """The module's reload loads the library anew. The tests that follow in this process hold classes of the one before."""
+
+    def loaded():
+        return {name: module for name, module in sys.modules.items() if name.split(".")[0] == "CalibUncertaintyLib"}
+
+    before = loaded()
+    yield
+    after = loaded()
+    if any(after.get(name) is not module for name, module in before.items()):
+        for name in after:
+            del sys.modules[name]
+        sys.modules.update(before)
