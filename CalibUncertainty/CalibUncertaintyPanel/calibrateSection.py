@@ -6,7 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import calibrationRuns, slicerCompat
+from . import calibrationRuns
 from .jobSection import JobSection, clock
 from .parameterNode import isChosen
 
@@ -82,26 +82,8 @@ class CalibrateSection(JobSection):
 
     def onCalibrate(self, checked=None):
         """Check what is needed, then start."""
-        if self.panel.run.installing or self.running:
-            return
-        self.showError("")
-        if self.panel.needsPackages:
-            names = calibrationRuns.packagesOf(self.panel.parameterNode.calibrationMethod)
-            refusal = self.panel.run.installPackages(names) or self.problem()  # the scene may be another one by now
-            if refusal:
-                self.showError(refusal)
-                return
-        try:
-            with slicer.util.WaitCursor():
-                job = calibrationRuns.startCalibration(
-                    self.panel.parameterNode, self.panel.inputs.summary, self.panel.logic.command
-                )
-        except (ValueError, OSError) as error:
-            self.panel.showError(str(error), "", self)
-            return
-        if self.panel.needsPackages:  # a substitute for tests has cases that are soon gone
-            self._remember()
-        self.follow(job)
+        names = calibrationRuns.packagesOf(self.panel.parameterNode.calibrationMethod)
+        self.startOnCases(names, calibrationRuns.startCalibration, self.ui.casesPathLineEdit)
 
     def onCancel(self, checked=None):
         """Stop the calibration."""
@@ -109,11 +91,7 @@ class CalibrateSection(JobSection):
 
     def onProof(self, checked=None):
         """Open the proof page in the browser."""
-        page = self._page()
-        if page is None:
-            self.update()
-        elif not slicerCompat.openInBrowser(page):
-            self.showError(_("No program of this computer opens {path}.").format(path=page))
+        self.openPage(self._page())
 
     def onResult(self, path):
         """The record is stored: look at it again, and draw its diagram."""
@@ -157,12 +135,6 @@ class CalibrateSection(JobSection):
         if parameterNode is None or not self._isOfChosenModel(parameterNode.proofOf):
             return None
         return calibrationRuns.proofPage(parameterNode.proofFolder)
-
-    def _remember(self):
-        lineEdit = self.ui.casesPathLineEdit
-        wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
-        lineEdit.addCurrentPathToHistory()
-        lineEdit.blockSignals(wasBlocked)
 
     def _onCases(self, path):
         if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.calibrationCases:

@@ -4,7 +4,6 @@ import html
 from pathlib import Path
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from . import budgetDiagram, evaluationCurves, evaluationFigures, evaluationRuns, install, slicerCompat
@@ -88,26 +87,8 @@ class EvaluateSection(JobSection):
 
     def onEvaluate(self, checked=None):
         """Check what is needed, then start."""
-        if self.panel.run.installing or self.running:
-            return
-        self.showError("")
-        if self.panel.needsPackages:
-            names = install.COMPUTING + install.PICTURES
-            refusal = self.panel.run.installPackages(names) or self.problem()  # the scene may be another one by now
-            if refusal:
-                self.showError(refusal)
-                return
-        try:
-            with slicer.util.WaitCursor():
-                job = evaluationRuns.startEvaluation(
-                    self.panel.parameterNode, self.panel.inputs.summary, self.panel.logic.command
-                )
-        except (ValueError, OSError) as error:
-            self.panel.showError(str(error), "", self)
-            return
-        if self.panel.needsPackages:  # a substitute for tests has cases that are soon gone
-            _remember(self.ui.testCasesPathLineEdit)
-        self.follow(job)
+        names = install.COMPUTING + install.PICTURES
+        self.startOnCases(names, evaluationRuns.startEvaluation, self.ui.testCasesPathLineEdit)
 
     def onCancel(self, checked=None):
         """Stop the evaluation."""
@@ -130,11 +111,7 @@ class EvaluateSection(JobSection):
 
     def onReport(self, checked=None):
         """Open the report in the browser."""
-        page = self._page()
-        if page is None:
-            self.update()
-        elif not slicerCompat.openInBrowser(page):
-            self.showError(_("No program of this computer opens {path}.").format(path=page))
+        self.openPage(self._page())
 
     def onBudget(self, checked=None):
         """Draw the budget curve of the chosen measure and show it in a plot view."""
@@ -251,9 +228,3 @@ def _showPath(lineEdit, path):
     text = str(path) if isChosen(path) else ""
     if Path(lineEdit.currentPath) != Path(text):
         lineEdit.currentPath = text
-
-
-def _remember(lineEdit):
-    wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
-    lineEdit.addCurrentPathToHistory()
-    lineEdit.blockSignals(wasBlocked)

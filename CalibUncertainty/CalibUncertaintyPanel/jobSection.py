@@ -3,7 +3,10 @@
 import logging
 
 import qt
+import slicer
 from slicer.i18n import tr as _
+
+from . import slicerCompat
 
 POLL_INTERVAL_MS = 100
 
@@ -38,6 +41,40 @@ class JobSection:
         if self.running:
             self.job.cancel()
             self.tidyUp()
+
+    def startOnCases(self, packages, start, casesLineEdit):
+        """Ask for the packages that are missing, start a job on labelled cases and follow it; what is in its way is said.
+
+        :param packages: names to install, as `RunSection.installPackages` takes them.
+        :param start: function of parameter node, `ModelSummary` and command that gives a running `Job`.
+        :param casesLineEdit: the ctkPathLineEdit with the cases, whose path is remembered.
+        """
+        if self.panel.run.installing or self.running:
+            return
+        self.showError("")
+        if self.panel.needsPackages:
+            refusal = self.panel.run.installPackages(packages) or self.problem()  # the scene may be another one by now
+            if refusal:
+                self.showError(refusal)
+                return
+        try:
+            with slicer.util.WaitCursor():
+                job = start(self.panel.parameterNode, self.panel.inputs.summary, self.panel.logic.command)
+        except (ValueError, OSError) as error:
+            self.panel.showError(str(error), "", self)
+            return
+        if self.panel.needsPackages:  # a substitute for tests has cases that are soon gone
+            wasBlocked = casesLineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
+            casesLineEdit.addCurrentPathToHistory()
+            casesLineEdit.blockSignals(wasBlocked)
+        self.follow(job)
+
+    def openPage(self, page):
+        """Open a page in the browser; None: it has gone, so look again what there is."""
+        if page is None:
+            self.update()
+        elif not slicerCompat.openInBrowser(page):
+            self.showError(_("No program of this computer opens {path}.").format(path=page))
 
     def follow(self, job):
         """Show the progress of a job that has just been started."""
