@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .boxes import Box
+from .member_labels import MemberLabels
 from .resampling import GridReturn
 from .scratch import Scratch
 
@@ -81,15 +82,17 @@ class Cells:
         temperatures: Sequence[float | Sequence[float] | np.ndarray],
         scratch: Scratch,
         extras: Sequence[str] = (),
+        labels: MemberLabels | None = None,
     ) -> None:
-        """temperatures: each a number, one for each channel, or (sources, 1 or channels): one for each set of weights."""
+        """temperatures: each a number, one for each channel, or (sources, 1 or channels): one for each set of weights.
+        labels: what takes every member's own labels as well."""
         if not set(extras) <= set(EXTRAS):
             raise ValueError(f"extras are some of {EXTRAS}, got {extras}")
         self._shape, self._channels, self._sigmoid = tuple(ct_shape), channels, sigmoid
         rows = [np.atleast_2d(np.asarray(t, np.float32)) for t in temperatures]
         self._temperatures = [np.broadcast_to(t, (len(t), channels)) for t in rows]
         self._rows = self._rows_of(["entropy", *extras])
-        self._scratch, self._file, self._end = scratch, None, 0
+        self._scratch, self._file, self._end, self.labels = scratch, None, 0, labels
         self._in_memory: dict[tuple[int, int, int], np.ndarray] = {}
         self._in_file: dict[tuple[int, int, int], int] = {}
         self.members = 0
@@ -133,6 +136,8 @@ class Cells:
             for count, earlier in before():
                 self._sum(added, earlier, count)
         self._sum(added, logits, 1, source)
+        if self.labels is not None:
+            self.labels.add(self.members, logits, ((cell, _inside(self.window(cell), window)) for cell in block.cells))
         for cell in block.cells:
             part = added[(slice(None), *_inside(self.window(cell), window))]
             if not block.awake:

@@ -16,6 +16,7 @@ from ..errors import CalibUncertaintyError
 from ..progress import Progress
 from .boxes import Box, merged, places
 from .cells import CELL, CellFeeder, Cells, MemberMeans
+from .member_labels import MemberLabels
 from .members import Member, MemberPredictor, Prepared
 from .resampling import GridReturn
 from .scratch import Blocks, Scratch
@@ -64,7 +65,7 @@ class Opinions:
 
     def __init__(
         self, predictor: MemberPredictor, case: Prepared, scratch: Scratch, temperatures: Sequence, pool_temperature,
-        pool_probabilities: bool, keep_members: bool, extras: Sequence[str] = (),
+        pool_probabilities: bool, keep_members: bool, extras: Sequence[str] = (), keep_labels: bool = False,
     ) -> None:  # fmt: skip
         self.case, self.members, self.n_classes = case, predictor.members, predictor.n_classes
         self._sources = list(dict.fromkeys(map(source_of, self.members)))
@@ -73,7 +74,10 @@ class Opinions:
         self._keep = keep_members and several
         self._cells = None
         if several and temperatures:
-            self._cells = Cells(case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch, extras)
+            labels = MemberLabels(len(self.members), predictor.heads, scratch) if keep_labels else None
+            self._cells = Cells(
+                case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch, extras, labels
+            )
         used = [
             np.broadcast_to(np.atleast_2d(np.asarray(t, float)).max(axis=0), (self.n_classes,))
             for t in (1.0, pool_temperature, *temperatures)
@@ -99,7 +103,7 @@ class Opinions:
     def ask(
         cls, predictor: MemberPredictor, case: Prepared, scratch: Scratch, progress: Progress,
         temperatures: Sequence[float | Sequence[float] | np.ndarray] = (), pool_temperature: float | Sequence[float] = 1.0,
-        pool_probabilities: bool = False, keep_members: bool = False, extras: Sequence[str] = (),
+        pool_probabilities: bool = False, keep_members: bool = False, extras: Sequence[str] = (), keep_labels: bool = False,
     ) -> Opinions:  # fmt: skip
         """Run every member once.
 
@@ -107,10 +111,11 @@ class Opinions:
         region of a sigmoid model, or (sources, 1 or C): one for each set of weights, in the order of `MemberSet.sources`.
         pool_temperature: of the pool; pool_probabilities: that the pool is the mean of probabilities: both only for where to
         look. keep_members: keep every member's logits for `Slab.members`. extras: what else is averaged over the members at the
-        first of the temperatures, names of `cells.EXTRAS`.
+        first of the temperatures, names of `cells.EXTRAS`. keep_labels: keep what each member by itself would draw; needs several
+        members and temperatures.
         """
         opinions = cls(
-            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members, extras
+            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members, extras, keep_labels
         )  # fmt: skip
         # closed here and now: an error's traceback would keep what they hold, and their number of threads, for long
         with closing(predictor.predict(case, progress)) as asked:
@@ -123,6 +128,11 @@ class Opinions:
     def effective_members(self) -> dict:
         """How many independent members these are worth, and how far apart they lie; see `MemberSample.effective`."""
         return self._sample.effective()
+
+    @property
+    def member_labels(self) -> MemberLabels | None:
+        """What each member by itself would draw, where that was kept."""
+        return None if self._cells is None else self._cells.labels
 
     @property
     def likely(self) -> np.ndarray:

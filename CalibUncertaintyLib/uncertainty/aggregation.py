@@ -21,7 +21,7 @@ from .aggregation_scores import (
     per_volume,
     total_of,
 )
-from .member_agreement import agreement_figures
+from .member_agreement import OF_CASE, OF_STRUCTURE, MemberAgreement, agreement_figures
 from .roi import box_around, checked_grid
 
 MOST_PIECES = 50
@@ -35,7 +35,7 @@ def aggregate(
     roi: np.ndarray | None = None,
     threshold: float | None = None,
     entropy_of: Callable[[int], np.ndarray] | None = None,
-    members: Sequence[np.ndarray] | None = None,
+    members: Sequence[np.ndarray] | MemberAgreement | None = None,
     fall_back: bool = False,
 ) -> dict:
     """Every summary of a map, of the case and of each structure, ready for JSON: NaN is None, keys are text.
@@ -44,9 +44,10 @@ def aggregate(
 
     - case: `voxels`, `sum`, `mean`, `patch` and `patch_mean` (worst window of 10^3 voxels), `thresh` (mean above the threshold),
       `fg`, `boundary`, `bg` (means inside structures, along their surface, outside; without the band of 4 voxels along it),
-      `per_volume`, `dist_weighted`, `pairwise_dice`, `pairwise_dice_generalised`
+      `per_volume`, `dist_weighted`, `pairwise_dice`, `pairwise_dice_min`, `pairwise_dice_generalised`
     - structure: `name`, `status` ("ok" or "not_predicted"), `voxels`, `volume_ml`, `sum`, `mean`, `max`, `fg`, `boundary`,
-      `seg_entropy_k`, `pairwise_dice`, `vol_cv`, `components` (the 50 largest: `volume_ml`, `mean`, `max`), `component_count`
+      `seg_entropy_k`, `pairwise_dice`, `pairwise_dice_min`, `vol_cv`, `components` (the 50 largest: `volume_ml`, `mean`, `max`),
+      `component_count`
 
     What needs an argument that is not given is None. See `aggregation_scores` and `member_agreement` for definitions and sources.
 
@@ -56,7 +57,7 @@ def aggregate(
     :param roi: (z, y, x) bool that all but the members' agreement is restricted to; None for the whole image.
     :param threshold: for `thresh`, in the measure's unit (`foreground_threshold`).
     :param entropy_of: gives the (z, y, x) entropy of one structure, [0, ln 2]; asked for one structure at a time.
-    :param members: M label maps (z, y, x); of a single one agreement is None.
+    :param members: M label maps (z, y, x), or what was counted of them; of a single one agreement is None.
     :param fall_back: `fg`, `boundary` and `bg` of the case are the plain mean where there is no such voxel.
     :raises CalibUncertaintyError: when u holds NaN. :raises ValueError: when the shapes differ.
     """
@@ -102,8 +103,7 @@ def case_figures(
         **{name: mean_of_mask_or_all(u, mask, fall_back, roi) for name, mask in masks.items()},
         "per_volume": per_volume(u, label, roi),
         "dist_weighted": distance_weighted(u, label, spacing_zyx, roi=roi),
-        "pairwise_dice": None,
-        "pairwise_dice_generalised": None,
+        **dict.fromkeys(OF_CASE),
     }
 
 
@@ -140,4 +140,4 @@ def structure_figures(
 
 
 def _unknown() -> dict:
-    return {"pairwise_dice": None, "vol_cv": None, "components": [], "component_count": 0}
+    return {**dict.fromkeys(OF_STRUCTURE), "components": [], "component_count": 0}

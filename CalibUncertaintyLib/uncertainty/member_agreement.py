@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+OF_CASE = ("pairwise_dice", "pairwise_dice_min", "pairwise_dice_generalised")
+OF_STRUCTURE = ("pairwise_dice", "pairwise_dice_min", "vol_cv")
+EXACT_VOXELS = 1 << 20  # float32 counts exactly up to 2^24
 
 
 @dataclass(frozen=True)
@@ -22,34 +26,18 @@ class MemberAgreement:
 
     @classmethod
     def of(cls, members: Sequence[np.ndarray], structures: Sequence[int]) -> MemberAgreement:
-        """Count label maps plane by plane; where all members say the same, one count does for all pairs.
+        """Of whole label maps, plane by plane.
 
         :param members: M label maps (z, y, x), integers of one shape.
         :param structures: labels above 0 that are compared.
         :raises ValueError: without a member, when shapes differ, or a structure is no label above 0.
         """
-        structures = tuple(int(structure) for structure in structures)
         if not members or len({np.shape(member) for member in members}) != 1 or np.ndim(members[0]) != 3:
             raise ValueError(f"expected (z, y, x) label maps of one shape, got {[np.shape(m) for m in members]}")
-        if min(structures, default=1) < 1:
-            raise ValueError(f"structures are labels above 0, got {structures}")
-        highest = max([*structures, *(int(np.max(member, initial=0)) for member in members)], default=0)
-        # where each label is kept; those that nobody asks for, and background, share one more place behind the last
-        place = np.full(highest + 1, len(structures), np.int64)
-        place[list(structures)] = np.arange(len(structures))
-        count, bins = len(members), len(structures) + 1
-        shared = np.zeros(bins, np.int64)
-        overlaps = np.zeros((count, count, bins), np.int64)
+        counts = AgreementCounts(len(members), structures)
         for plane in zip(*members, strict=True):
-            first, *others = (np.ravel(of_member) for of_member in plane)
-            disputed = np.zeros(first.size, bool)
-            for other in others:
-                disputed |= other != first
-            shared += np.bincount(place[first[~disputed]], minlength=bins)
-            if disputed.any():
-                _count_pairs(overlaps, [place[np.ravel(of_member)[disputed]] for of_member in plane])
-        overlaps = (overlaps + shared)[..., :-1]
-        return cls(structures, np.einsum("mmk->mk", overlaps).copy(), overlaps)
+            counts.add(np.stack([np.ravel(of_member) for of_member in plane]))
+        return counts.counted()
 
     @property
     def members(self) -> int:
@@ -62,10 +50,11 @@ class MemberAgreement:
         :raises ValueError: with a single member, who has nobody to agree with.
         Source: Roy et al. 2019; pairs without the structure as in the benchmark of Zenk et al. 2025.
         """
-        first, second = self._pairs()
-        total = self.volumes[first] + self.volumes[second]
-        dice = np.where(total > 0, 2.0 * self.overlaps[first, second] / np.maximum(total, 1), 1.0)
-        return dict(zip(self.structures, dice.mean(axis=0).tolist(), strict=True))
+        return dict(zip(self.structures, self._dice_of_pairs().mean(axis=0).tolist(), strict=True))
+
+    def lowest_dice(self) -> dict[int, float]:
+        """For each structure the Dice, [0, 1], of the two members that agree least. Raises and counts as `pairwise_dice`."""
+        return dict(zip(self.structures, self._dice_of_pairs().min(axis=0).tolist(), strict=True))
 
     def generalised_dice(self) -> float:
         """Mean generalised Dice, [0, 1], of all structures together over all unordered pairs of members.
@@ -89,6 +78,12 @@ class MemberAgreement:
         values = np.where(known, spread / np.maximum(mean, 1e-300), math.nan)
         return dict(zip(self.structures, values.tolist(), strict=True))
 
+    def _dice_of_pairs(self) -> np.ndarray:
+        """(pairs, K) float64."""
+        first, second = self._pairs()
+        total = self.volumes[first] + self.volumes[second]
+        return np.where(total > 0, 2.0 * self.overlaps[first, second] / np.maximum(total, 1), 1.0)
+
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
         if self.members < 2:
             raise ValueError("agreement in pairs needs at least two members")
@@ -105,37 +100,80 @@ class MemberAgreement:
         return float(2.0 * (weight * self.overlaps[a, b]).sum() / (weight * total).sum())
 
 
-def _count_pairs(overlaps: np.ndarray, members: Sequence[np.ndarray]) -> None:
-    """Add the disputed voxels of one plane, (n,) places of labels of each member, to every pair's overlap."""
-    bins = overlaps.shape[-1]
-    for a, of_a in enumerate(members):
-        overlaps[a, a] += np.bincount(of_a, minlength=bins)
-        for b in range(a):
-            both = np.bincount(of_a[of_a == members[b]], minlength=bins)
-            overlaps[a, b] += both
-            overlaps[b, a] += both
+class AgreementCounts:
+    """Counts what `MemberAgreement` holds while voxels come in pieces.
+
+    Where all members say the same, one count does for all pairs; elsewhere a product of matrices counts all pairs at once. Memory
+    is M * M * K numbers, and what a piece takes.
+    """
+
+    def __init__(self, members: int, structures: Sequence[int], regions: bool = False) -> None:
+        """Of M members.
+
+        :param structures: the K labels above 0 that are compared.
+        :param regions: whether codes are bits instead of labels: bit k is set where the k-th structure holds; these may overlap.
+        :raises ValueError: without a member, or when a structure is no label above 0.
+        """
+        self._structures = tuple(int(structure) for structure in structures)
+        if members < 1 or min(self._structures, default=1) < 1:
+            raise ValueError(f"expected members, and labels above 0 as structures; got {members} and {self._structures}")
+        self._regions = regions
+        self._shared = np.zeros(len(self._structures), np.int64)
+        self._overlaps = np.zeros((members, members, len(self._structures)), np.int64)
+
+    def add(self, codes: np.ndarray, times: int = 1) -> None:
+        """Voxels (M, n): the label, or the bits, that each member gives to each; each of them stands for so many voxels.
+
+        :raises ValueError: when there are other than M rows.
+        """
+        if np.ndim(codes) != 2 or len(codes) != len(self._overlaps):
+            raise ValueError(f"expected codes of {len(self._overlaps)} members, got an array of shape {np.shape(codes)}")
+        disputed = (codes[1:] != codes[0]).any(axis=0)
+        for index, mask in self._masks(codes[:1, ~disputed]):
+            self._shared[index] += times * np.count_nonzero(mask)
+        for begin in range(0, int(np.count_nonzero(disputed)), EXACT_VOXELS):
+            part = codes[:, np.flatnonzero(disputed)[begin : begin + EXACT_VOXELS]]
+            for index, mask in self._masks(part):
+                drawn = mask[:, mask.any(axis=0)].astype(np.float32)
+                self._overlaps[..., index] += times * (drawn @ drawn.T).astype(np.int64)
+
+    def counted(self) -> MemberAgreement:
+        """What was counted so far."""
+        overlaps = self._overlaps + self._shared
+        return MemberAgreement(self._structures, np.einsum("mmk->mk", overlaps).copy(), overlaps)
+
+    def _masks(self, codes: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Each structure that any of these codes holds, by its place, with where they do."""
+        if self._regions:
+            yield from ((k, (codes >> np.asarray(k, codes.dtype)) & 1 != 0) for k in range(len(self._structures)))
+            return
+        there = np.bincount(codes.ravel()) if codes.size else ()
+        for index, structure in enumerate(self._structures):
+            if structure < len(there) and there[structure]:
+                yield index, codes == structure
 
 
 def agreement_figures(
-    members: Sequence[np.ndarray], structures: Mapping[int, str] | Sequence[int]
+    members: Sequence[np.ndarray] | MemberAgreement, structures: Mapping[int, str] | Sequence[int]
 ) -> tuple[dict, dict[int, dict]]:
-    """({"pairwise_dice", "pairwise_dice_generalised"} of a case, {"pairwise_dice", "vol_cv"} of each structure).
+    """({"pairwise_dice", "pairwise_dice_min", "pairwise_dice_generalised"} of a case, {"pairwise_dice", "pairwise_dice_min",
+    "vol_cv"} of each structure).
 
-    NaN with one member. The case's `pairwise_dice` is the mean over the structures that at least one member has; NaN when there
-    is none.
+    NaN with one member. The case's `pairwise_dice` is the mean, and its `pairwise_dice_min` the lowest, of the structures that at
+    least one member has; NaN when there is none.
+
+    :param members: label maps as `MemberAgreement.of` takes them, or what was counted of these structures already.
     """
-    agreement = MemberAgreement.of(members, list(structures))
+    agreement = members if isinstance(members, MemberAgreement) else MemberAgreement.of(members, list(structures))
     if agreement.members < 2:
-        unknown = dict.fromkeys(("pairwise_dice", "vol_cv"), math.nan)
-        return dict.fromkeys(("pairwise_dice", "pairwise_dice_generalised"), math.nan), {
-            structure: dict(unknown) for structure in agreement.structures
+        return dict.fromkeys(OF_CASE, math.nan), {
+            structure: dict.fromkeys(OF_STRUCTURE, math.nan) for structure in agreement.structures
         }
-    dice, spread = agreement.pairwise_dice(), agreement.volume_cv()
-    seen = [dice[structure] for structure, some in zip(dice, agreement.volumes.any(axis=0), strict=True) if some]
-    case = {
-        "pairwise_dice": float(np.mean(seen)) if seen else math.nan,
-        "pairwise_dice_generalised": agreement.generalised_dice() if seen else math.nan,
-    }
-    return case, {
-        structure: {"pairwise_dice": dice[structure], "vol_cv": spread[structure]} for structure in agreement.structures
+    dice, lowest, spread = agreement.pairwise_dice(), agreement.lowest_dice(), agreement.volume_cv()
+    seen = [k for k, some in zip(agreement.structures, agreement.volumes.any(axis=0), strict=True) if some]
+    case = (
+        float(np.mean([dice[k] for k in seen])), min(lowest[k] for k in seen), agreement.generalised_dice()
+    ) if seen else (math.nan,) * 3  # fmt: skip
+    return dict(zip(OF_CASE, case, strict=True)), {
+        k: dict(zip(OF_STRUCTURE, (dice[k], lowest[k], spread[k]), strict=True)) for k in agreement.structures
     }

@@ -23,6 +23,7 @@ from ..uncertainty.region_calibration import RegionCalibration
 from ..uncertainty.regions import FoundRegions, find_regions
 from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
 from ..volume import Volume
+from .agreement import agreement_of, agreement_status
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
 from .chosen_measures import OF_VOXELS, context_measure_names, extras_of, measure_names
@@ -84,6 +85,7 @@ class Run:
             opinions = Opinions.ask(
                 predictor, self.case, scratch, progress, temperatures_of(self.calibration, len(predictor.members)),
                 self.calibration.highest_temperature(), self.calibration.mode != "pool_logit", extras=extras_of(self.measures),
+                keep_labels=agreement_status(len(predictor.members), predictor.heads) == "ok",
             )  # fmt: skip
             self.precision = predictor.labels_that_differ(self.case, opinions.likely)
         self.effective_members = opinions.effective_members
@@ -101,6 +103,9 @@ class Run:
                 opinions, boxes, self.calibration, predictor.heads, scratch, progress, image,
                 [name for name in self.measures if name in OF_VOXELS], self.context_measures,
             )  # fmt: skip
+            labels = opinions.member_labels
+            self.agreement = None if labels is None else agreement_of(labels, predictor.heads)
+            del labels
         del opinions  # what follows needs the room
         give_back_memory()
         with progress.stage("context", 0.85, 0.87, "what is usual at these places"):
@@ -155,9 +160,16 @@ class Run:
         box = box_around(roi, (0, 0, 0)) or tuple(slice(0, n) for n in roi.shape)
         u = self.case.frame.to_volume(self.maps.fields.read(self.options.measure))[box]
         found = aggregate(
-            np.ascontiguousarray(u), self.label[box], self.volume.spacing_zyx, self.model.labels, roi[box], self.threshold
-        )
-        return {"measure": self.options.measure, "unit": MEASURES[self.options.measure].unit, **found}
+            np.ascontiguousarray(u), self.label[box], self.volume.spacing_zyx, self.model.labels, roi[box], self.threshold,
+            members=self.agreement,
+        )  # fmt: skip
+        n_members = len(self.predictor.members)
+        return {
+            "measure": self.options.measure,
+            "unit": MEASURES[self.options.measure].unit,
+            **found,
+            "agreement": {"status": agreement_status(n_members, self.predictor.heads), "members": n_members},
+        }
 
     def _chances(self) -> RegionCalibration | None:
         """How often regions listed as this run lists them held a real error; None where they were listed otherwise."""
