@@ -6,6 +6,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from . import comboBoxes
 from .backgroundAnswer import BackgroundAnswer
 from .fillSteps import FillSteps
 from .mapLoading import MapLoading
@@ -62,8 +63,8 @@ class LayersSection:
         overlays.writeInSteps()
         self._measures = [info for info in overlays.measures if info.available]
         self._structures = list(overlays.structures)
-        _fill(self.ui.measureComboBox, [f"{info.title} ({info.unit})" for info in self._measures])
-        _fill(self.ui.structureComboBox, self._structures)
+        comboBoxes.offer(self.ui.measureComboBox, [f"{info.title} ({info.unit})" for info in self._measures])
+        comboBoxes.offer(self.ui.structureComboBox, self._structures)
         complete = overlays.result is not None
         away = _("The Result folder of this scene is not there any more. Open it again with 'Open a result...'.")
         for widget in (self.ui.measureComboBox, self.ui.structureComboBox):
@@ -144,9 +145,9 @@ class LayersSection:
 
     def _updateWidgets(self, overlays, parameterNode):
         info = overlays.measure(parameterNode.measure)
-        _select(self.ui.measureComboBox, [item.id for item in self._measures].index(info.id))
+        comboBoxes.choose(self.ui.measureComboBox, [item.id for item in self._measures].index(info.id))
         if parameterNode.structure in self._structures:
-            _select(self.ui.structureComboBox, self._structures.index(parameterNode.structure))
+            comboBoxes.choose(self.ui.structureComboBox, self._structures.index(parameterNode.structure))
         self.ui.measureSentenceLabel.setText(f"<i>{info.sentence}</i>")
         self._updateRaw(overlays)
         end = info.sliderEnd(parameterNode.threshold)
@@ -285,20 +286,6 @@ class LayersSection:
         icon.addFile(resourcePath("Icons/EyeOpen.svg"), qt.QSize(), qt.QIcon.Normal, qt.QIcon.On)
         for name in ("ct", "probability", "uncertainty", "labels", "contours"):
             getattr(self.ui, f"{name}EyeButton").setIcon(icon)
-
-
-def _fill(comboBox, texts):
-    wasBlocked = comboBox.blockSignals(True)
-    comboBox.clear()
-    for text in texts:
-        comboBox.addItem(text)
-    comboBox.blockSignals(wasBlocked)
-
-
-def _select(comboBox, index):
-    wasBlocked = comboBox.blockSignals(True)
-    comboBox.setCurrentIndex(index)
-    comboBox.blockSignals(wasBlocked)
 
 
 def _setRange(slider, maximum, value, decimals=None):

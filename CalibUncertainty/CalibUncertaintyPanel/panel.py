@@ -151,6 +151,7 @@ class Panel(VTKObservationMixin):
             self.contours.update()
             self.regions.update()
             self.compare.update()
+            self.review.update()
             self.updateRunButton()
         finally:
             self._updating = False

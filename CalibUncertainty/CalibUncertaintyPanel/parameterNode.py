@@ -223,6 +223,8 @@ class CalibUncertaintyParameterNode:
     proofFolder - the proof of the last calibration, and proofOf the model folder it is of.
     evaluationCases - a list of labelled test cases; evaluationFolder - where the report goes.
     evaluationShown - the folder of the evaluation whose figures are shown.
+    reviewLeastChance - places whose chance to be a real error is below this are hidden; reviewKind, reviewStructure - only these
+    are listed; "" lists all.
     """
 
     ctVolume: vtkMRMLScalarVolumeNode
@@ -286,6 +288,9 @@ class CalibUncertaintyParameterNode:
     zoomToRegion: bool = True
     goOnAfterDecision: bool = False
     editInBoxOnly: bool = False
+    reviewLeastChance: Percent = 0.0
+    reviewKind: str = ""
+    reviewStructure: str = ""
 
 
 def isChosen(path):

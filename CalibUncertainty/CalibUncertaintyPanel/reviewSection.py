@@ -12,6 +12,7 @@ from . import reviewWords as words
 from .backgroundAnswer import BackgroundAnswer
 from .reviewDecisions import ReviewDecisions
 from .reviewEditing import ReviewEditing
+from .reviewFilterSection import ReviewFilterSection
 from .reviewReportButton import ReviewReportButton
 from .reviewTable import ReviewTable
 from .reviewVerdicts import ReviewVerdicts
@@ -37,6 +38,7 @@ class ReviewSection:
         self._boxesTimer.connect("timeout()", self._onBoxesTimer)
         self._foundIn = None
         self.table = ReviewTable(ui.regionsTable, self._onSelected)
+        self.filter = ReviewFilterSection(self, ui)
         self.verdicts = ReviewVerdicts(self, ui)
         self.editing = ReviewEditing(self, ui)
         self.report = ReviewReportButton(self, ui)
@@ -81,7 +83,9 @@ class ReviewSection:
         self.store.load()
         if node is not None and result is not None:
             reviewStore.keepRegions(node, regions, explanation)
-        self.table.fill(regions, self.decisions)
+        self.filter.offer(regions)
+        self.table.fill(regions, self.decisions, self.filter.chosen)
+        self.filter.update()
         self.views.forget()
         self.ui.reviewLabel.setText(explanation or _("The places to look at first are listed here after a run."))
         self.verdicts.onNewRegions(folder)
@@ -91,6 +95,11 @@ class ReviewSection:
         if folder is not None and regions:
             self._foundIn = folder
             self._boxesTimer.start(BOXES_DELAY_MS)
+
+    def update(self):
+        """List what the filter of the parameter node lets pass."""
+        self.filter.update()
+        self._updateButtons()
 
     @property
     def node(self):
@@ -183,7 +192,8 @@ class ReviewSection:
         ui.uncertainSliceButton.enabled = self.panel.overlays is not None
         ui.fitButton.enabled = self.panel.overlays is not None
         if not count:
-            ui.previousRegionButton.toolTip = ui.nextRegionButton.toolTip = _("There is no place to review.")
+            why = _("The filter hides every place.") if self.table.hidden else _("There is no place to review.")
+            ui.previousRegionButton.toolTip = ui.nextRegionButton.toolTip = why
             return
         before = _("Go to the place before this one ({keys})").format(keys=reviewKeys.PREVIOUS)
         after = _("Go to the next place ({keys})").format(keys=reviewKeys.NEXT)

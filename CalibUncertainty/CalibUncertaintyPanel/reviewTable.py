@@ -1,10 +1,13 @@
 """The table of a Result's regions: one row each, sortable by every column, the one to look at first on top."""
 
+import math
+
 import qt
 from slicer.i18n import tr as _
 
 from . import reviewWords as words
 from .reviewDecisions import VERDICTS
+from .reviewFilter import ReviewFilter
 
 
 class _Column:
@@ -80,7 +83,10 @@ class ReviewTable:
         self._regions = []
         self._decisions = None
         self._order = []
-        self._left = -1
+        self._filter = ReviewFilter()
+        self._revealed = set()
+        self._onSelected = onSelected
+        self._left = None  # a half lies between two rows
         self._sorted = (READING_ORDER, False)  # column, whether against its first direction
         table.setColumnCount(len(COLUMNS))
         for column, about in enumerate(COLUMNS):
@@ -97,15 +103,36 @@ class ReviewTable:
         header.connect("sectionClicked(int)", self.sortBy)
         table.connect("itemSelectionChanged()", onSelected)
 
-    def fill(self, regions, decisions):
+    def fill(self, regions, decisions, chosen):
         """List regions in reading order, none of them chosen.
 
         :param decisions: `ReviewDecisions` on them.
+        :param chosen: `ReviewFilter`.
         """
-        self._regions, self._decisions = list(regions), decisions
+        self._regions, self._decisions, self._filter = list(regions), decisions, chosen
         self._sorted = (READING_ORDER, False)
-        self._left = -1
+        self._left = None
+        self._revealed.clear()
         self._show(None)
+
+    def filter(self, chosen):
+        """Show only what passes a `ReviewFilter`. A chosen region that is hidden by it is not chosen any more."""
+        if chosen == self._filter:
+            return
+        before, self._left = self.selected, None
+        self._filter = chosen
+        self._revealed.clear()
+        self._show(before)
+        if before is not None and self.selected is None:
+            earlier = self._placesBefore(before)
+            self._left = sum(region.id in earlier for region in self._order) - 0.5
+            self._onSelected()
+
+    @property
+    def hidden(self):
+        """The `Region`s that the filter hides."""
+        shown = {region.id for region in self._order}
+        return [region for region in self._regions if region.id not in shown]
 
     @property
     def selected(self):
@@ -124,12 +151,15 @@ class ReviewTable:
         self.table.selectRow(row)
 
     def select(self, regionId):
-        """Choose the row of a region, wherever it is sorted to."""
+        """Choose the row of a region, wherever it is sorted to; one that is hidden is shown until the filter changes."""
+        if regionId not in [region.id for region in self._order]:
+            self._revealed.add(regionId)
+            self._show(None)
         self.table.selectRow([region.id for region in self._order].index(regionId))
 
     def leave(self):
         """Choose no row; `step` goes on from the one that was chosen."""
-        self._left = self.place[0]
+        self._left = self.place[0] if self.place[0] >= 0 else self._left
         self.table.setCurrentCell(-1, -1)  # before the selection goes: its signal asks for the current row
         self.table.clearSelection()
 
@@ -139,8 +169,8 @@ class ReviewTable:
         :return: whether there was a row to go to.
         """
         row, count = self.place
-        row = row if row >= 0 else self._left
-        wanted = row + by if row >= 0 else 0
+        row = self._left if row < 0 else row
+        wanted = 0 if row is None else (math.floor(row) if by > 0 else math.ceil(row)) + by
         if not 0 <= wanted < count:
             return False
         self.table.selectRow(wanted)
@@ -166,7 +196,7 @@ class ReviewTable:
 
     def _show(self, selected):
         column, turned = self._sorted
-        self._order = _inOrder(self._regions, self._decisions, COLUMNS[column], turned)
+        self._order = [region for region in self._inOrder() if self._passes(region)]
         wasBlocked = self.table.blockSignals(True)
         self.table.setUpdatesEnabled(False)
         try:
@@ -178,13 +208,25 @@ class ReviewTable:
             self._showDirection(column, turned)
             self.table.setColumnHidden(CHANCE, all(words.chanceOf(region) is None for region in self._regions))
             self._fitColumns()
-            if selected is not None:
+            if selected is not None and self._passes(selected):
                 self.select(selected.id)
             else:
                 self.table.setCurrentCell(-1, -1)
         finally:
             self.table.setUpdatesEnabled(True)
             self.table.blockSignals(wasBlocked)
+
+    def _inOrder(self):
+        column, turned = self._sorted
+        return _inOrder(self._regions, self._decisions, COLUMNS[column], turned)
+
+    def _passes(self, region):
+        return region.id in self._revealed or self._filter.passes(region)
+
+    def _placesBefore(self, region):
+        """Identifiers of what comes before a region in the order of now, hidden or not."""
+        identifiers = [each.id for each in self._inOrder()]
+        return set(identifiers[: identifiers.index(region.id)])
 
     def _fillRow(self, row, region):
         decision = self._decisions.of(region.id)

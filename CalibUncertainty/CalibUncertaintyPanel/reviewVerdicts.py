@@ -128,6 +128,7 @@ class ReviewVerdicts:
         self._keep(regionId)
         self._region = None  # what the note field holds now is of another region or another time
         self.section.table.select(regionId)
+        self.section.filter.updateSentence()  # it may have been hidden
         self.show(self.section.table.selected)
 
     def _keep(self, regionId):
@@ -143,6 +144,7 @@ class ReviewVerdicts:
         bar.setValue(counts["seen"])
         self.ui.reviewProgressLabel.setVisible(counts["regions"] > 0)
         self.ui.reviewProgressLabel.setText(words.progress(counts))
+        self.section.filter.updateSentence()
         self._say(self.section.store.problem)
 
     def _say(self, text):
