@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ..model.folder import ModelFolder
 from ..volume import Volume
 from .frame import Frame, reader_frame
 from .resampling import GridReturn
+from .spline_resampling import can_resize, resized
 
 if TYPE_CHECKING:
     import torch
@@ -66,7 +68,7 @@ def prepare_case(
         labels = frame.to_network(labels)[None]
     properties = {"spacing": [float(s) for s in frame.spacing_to_network(first.spacing_zyx)]}
     preprocessor = _preprocessor_of(model, configuration_manager)
-    configuration = configuration_manager if labels is not None else _WithoutLabels(configuration_manager, preprocessor)
+    configuration = _Resampling(configuration_manager, preprocessor, labels is not None)
     try:
         data, labels, properties = preprocessor.run_case_npy(
             # no name for it here: nnU-Net works on a copy, and lets go of this one
@@ -100,18 +102,25 @@ def prepare_case(
     )
 
 
-class _WithoutLabels:
-    """A configuration as it is, but that labels are not resampled where there are none.
+class _Resampling:
+    """A configuration as it is, but for resampling that gives nothing else, only slower.
 
-    nnU-Net then resamples the mask of its crop in their place, value by value, and nobody looks at what comes of it: a third of
-    the time of its preprocessing. Somebody's own preprocessor may look, and gets it.
+    nnU-Net's own resampling of images is replaced by `resized`, which gives the same. Where there are no labels nnU-Net resamples
+    the mask of its crop in their place, value by value, and nobody looks at what comes of it: that is left out. Somebody's own
+    preprocessor may look, and may expect nnU-Net's functions; it gets them.
     """
 
-    def __init__(self, configuration, preprocessor) -> None:
+    def __init__(self, configuration, preprocessor, labels: bool) -> None:
         from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+        from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
         self._configuration = configuration
-        if type(preprocessor) is DefaultPreprocessor:
+        if type(preprocessor) is not DefaultPreprocessor:
+            return
+        stock = configuration.resampling_fn_data
+        if stock.func is resample_data_or_seg_to_shape and not stock.args and can_resize(stock.keywords):
+            self.resampling_fn_data = functools.partial(resized, **stock.keywords)
+        if not labels:
             self.resampling_fn_seg = lambda *_: np.zeros((1, 1, 1, 1), np.int8)
 
     def __getattr__(self, name: str):
