@@ -108,8 +108,8 @@ def _load(torch, path: Path, trusted: bool):
     if zipfile.is_zipfile(path):  # not so: written before PyTorch 1.6, or truncated
         try:
             return torch.load(path, map_location="cpu", weights_only=not trusted, mmap=True)
-        except OSError:  # a file system that cannot map files
-            pass
+        except (OSError, RuntimeError):
+            pass  # a file system that cannot map files (PyTorch's RuntimeError); what is damaged fails once more below
     return torch.load(path, map_location="cpu", weights_only=not trusted)
 
 

@@ -52,6 +52,20 @@ def test_the_format_before_pytorch_1_6_is_read_too(folder):
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
+def test_a_file_system_that_cannot_map_files_is_read_without(folder, monkeypatch):
+    before, asked = load_checkpoint(path_of(folder)).weights, []
+
+    def refuse(path, *_):
+        asked.append(path)
+        # word for word what PyTorch says of a file in /sys
+        raise RuntimeError(f"unable to mmap 64 bytes from file <{path}>: No such device (19)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "from_file", refuse)
+    after = load_checkpoint(path_of(folder)).weights
+    assert asked
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_weights_are_given_back_from_the_same_file_only(folder):
     light = load_checkpoint(path_of(folder)).without_weights()
     assert light.weights == {}
