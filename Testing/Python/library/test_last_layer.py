@@ -231,7 +231,8 @@ def test_the_terminal_writes_the_copy_when_changed_labels_are_allowed(cases, mod
 def test_either_module_of_the_last_layer_can_be_imported_first():
     for first in ("last_layer", "last_layer_folder"):
         command = f"import CalibUncertaintyLib.workflow.{first}, CalibUncertaintyLib.workflow.last_layer"
-        subprocess.run([sys.executable, "-c", command], check=True)
+        done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def test_regions_have_a_logistic_regression_each(tmp_path):

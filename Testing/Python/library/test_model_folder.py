@@ -149,8 +149,12 @@ def test_plans_that_do_not_say_how_to_prepare_a_ct_are_refused_by_file_and_key(f
 
 
 def test_the_intensities_may_have_the_name_of_nnunet_2_0(folder):
-    edit(folder / "plans.json", lambda p: p.update(foreground_intensity_properties_by_modality=p.pop(INTENSITY)))
-    ModelFolder.open(folder).refuse_unsupported()
+    old = INTENSITY.replace("per_channel", "by_modality")
+    edit(folder / "plans.json", lambda p: p.update({old: p.pop(INTENSITY)}))
+    assert ModelFolder.open(folder).refuse_unsupported() is None
+    edit(folder / "plans.json", lambda p: p.update({old: {}}))  # they are read under this name, not passed over
+    with pytest.raises(CalibUncertaintyError, match=f"'{old}' says nothing of channel 0"):
+        ModelFolder.open(folder).refuse_unsupported()
 
 
 @pytest.mark.parametrize(

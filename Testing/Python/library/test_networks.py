@@ -276,7 +276,7 @@ def test_a_broken_file_beside_the_trainer_is_no_matter(own):
     folder, trainers, _ = own
     (trainers / "a_draft.py").write_text("class Unfinished(:")
     (trainers / "b_binary.py").write_bytes(b"\x00\xff\x00")
-    opened(folder, trainers)
+    assert type(opened(folder, trainers)[0]).__name__ == "Wide"
 
 
 def test_a_trainer_defined_twice_is_refused(own):

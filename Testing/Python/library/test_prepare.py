@@ -242,4 +242,7 @@ def test_rounding_in_a_header_is_no_other_grid(tmp_path):
         origin_lps=tuple(float(np.float32(o)) + 1e-4 for o in volume.origin_lps),
         direction_lps=volume.direction_lps.astype(np.float32),
     )
-    check_same_grid([volume, rounded], ["a", "b"])
+    assert check_same_grid([volume, rounded], ["a", "b"]) is None
+    farther = replace(rounded, origin_lps=tuple(o + 0.5 for o in rounded.origin_lps))
+    with pytest.raises(CalibUncertaintyError, match="origin"):
+        check_same_grid([volume, farther], ["a", "b"])

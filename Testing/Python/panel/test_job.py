@@ -211,5 +211,12 @@ def test_a_file_that_windows_still_holds_does_not_break_the_end_of_a_run(run_job
     def hold(self, missing_ok=False):
         raise PermissionError(32, "used by another process", str(self))
 
+    copied = job.folder / runs.CT_FILE
+    copied.write_bytes(b"a CT")
+    out = Path(job.request["arguments"]["out"])
+    halfWritten = out.parent / f".{out.name}.aside"
+    halfWritten.mkdir()
     monkeypatch.setattr(Path, "unlink", hold)
     runs.tidyUp(job)
+    assert copied.is_file()
+    assert not halfWritten.exists()  # what can be tidied is

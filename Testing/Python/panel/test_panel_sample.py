@@ -92,13 +92,19 @@ def test_the_phantom_is_registered_as_sample_data_once_slicer_is_up(panel, slice
     assert Path(calls[0]["thumbnailFileName"]).is_file()
 
 
-def test_a_slicer_without_sample_data_starts_without_a_word(panel, monkeypatch):
+def test_a_slicer_without_sample_data_starts_without_a_word(panel, monkeypatch, slicer_application, capfd):
     import sys
 
     import slicer
+    from CalibUncertaintyPanel import layouts
 
+    registered = []
+    monkeypatch.setattr(layouts, "register", lambda: registered.append(True))
     monkeypatch.setitem(sys.modules, "SampleData", None)
     slicer.app.startupCompleted.emit()
+    assert registered  # the slot was called, and what comes before the sample was done
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert not slicer_application.dialogs.takeMessages("error")
 
 
 def test_a_dropped_result_folder_is_opened_and_its_json_file_as_well(finished):
