@@ -55,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _nobody_listens()
         return EXIT_FAILED
+    except OSError as error:
+        if options.debug:
+            traceback.print_exc()
+        _say(progress, _of_a_file(error))
+        return EXIT_FAILED
     except Exception as error:
         if options.debug:
             traceback.print_exc()
@@ -71,7 +76,7 @@ def _say(progress: Progress, message: str) -> None:
             progress.emit("error", message=message)
         else:
             live = "\r\x1b[K" if sys.stderr.isatty() else ""
-            print(f"{live}calib-uncertainty: {message}", file=sys.stderr)
+            print(f"{live}calib-uncertainty: {_on_one_line(message)}", file=sys.stderr)
     except BrokenPipeError:
         _nobody_listens()
 
@@ -79,6 +84,16 @@ def _say(progress: Progress, message: str) -> None:
 def _nobody_listens() -> None:
     """Whoever read our output has gone; the exit's own flush must find something to write to."""
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - kept open until the exit
+
+
+def _on_one_line(message: str) -> str:
+    """A file's name may have line breaks in it."""
+    return message.replace("\r", "\\r").replace("\n", "\\n")
+
+
+def _of_a_file(error: OSError) -> str:
+    what = error.filename if error.filename is not None else "a file"
+    return f"{what} cannot be used ({error.strerror or type(error).__name__}); check the path, its disk and its permissions"
 
 
 def _in_one_line(error: Exception) -> str:

@@ -9,6 +9,8 @@ from .cli_evaluate import add_evaluate
 from .cli_last_layer import add_last_layer
 from .version import __version__
 
+_MOST_DIGITS = 9  # of a fold's number
+
 
 def parser_of(verbs_of: Mapping[str, Callable]) -> argparse.ArgumentParser:
     """The parser; the function of the verb that was chosen comes out as `verb`."""
@@ -178,7 +180,7 @@ class _Folds(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         if values == ["all"]:
             setattr(namespace, self.dest, "all")
-        elif all(value.isdecimal() for value in values):
+        elif all(value.isdecimal() and len(value) <= _MOST_DIGITS for value in values):
             setattr(namespace, self.dest, [int(value) for value in values])
         else:
             parser.error(f"{option_string}: give fold numbers, or all")
@@ -202,7 +204,10 @@ def _add_model(verb) -> None:
 
 
 def _number_or_stored(text: str) -> float | str:
-    return text if text == "stored" else float(text)
+    try:
+        return text if text == "stored" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"give a number, or stored; got {text!r}") from None
 
 
 def _add_segment(verbs, parents) -> argparse.ArgumentParser:

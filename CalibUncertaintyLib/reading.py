@@ -9,15 +9,17 @@ import SimpleITK as sitk
 
 from .dicom_check import check_left_out, check_slices, tags_of
 from .errors import CalibUncertaintyError
-from .nifti_check import check_nifti
-from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line, deviation_from_right_angles
+from .nifti_check import check_nifti, check_nifti_header
+from .volume import ORTHOGONALITY_TOLERANCE, Volume, _last_line, deviation_from_right_angles, refuse_unusable_name
 
 FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or a folder with a DICOM series"
+LOWEST_STORED, HIGHEST_STORED = -32768, 65535  # what 16 bits hold, signed or not: no scanner writes more
 SMALLEST_VOXEL_MM, LARGEST_VOXEL_MM = 0.01, 100.0  # outside this the unit is wrong, or the header
 
 
 def read_volume(path: Path, series: str | None = None, check: bool = True) -> Volume:
     """See `Volume.read`."""
+    refuse_unusable_name(path)
     if not path.exists():
         raise CalibUncertaintyError(f"{path} does not exist; check the path")
     try:
@@ -30,30 +32,61 @@ def read_volume(path: Path, series: str | None = None, check: bool = True) -> Vo
     return volume
 
 
-def _read_file(path: Path, check: bool) -> sitk.Image:
+def open_image(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header of an image file, and none of its voxels.
+
+    Raises CalibUncertaintyError, one line that names the file, for what is no image.
+    """
+    refuse_unusable_name(path)
+    if not path.is_file():  # a pipe would keep us waiting for ever
+        raise CalibUncertaintyError(f"{path} is neither a file nor a folder; it reads {FORMATS}")
     with path.open("rb") as stream:  # says "permission" and "empty" before ITK says something else
         if not stream.read(1):
             raise CalibUncertaintyError(f"{path} is an empty file; copy or export the CT again")
+    if _is_nifti(path):
+        check_nifti_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with _QuietItk():
+            reader.ReadImageInformation()
     except RuntimeError as error:
+        if _is_nifti(path):
+            check_nifti(path)  # damaged is another thing than not being one
         raise CalibUncertaintyError(
             f"{path} is not an image this program can read ({_last_line(error)}); it reads {FORMATS}"
         ) from error
-    if check:
-        _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
+    return reader
+
+
+def _read_file(path: Path, check: bool) -> sitk.Image:
+    reader = open_image(path)
     if path.suffix.lower() == ".dcm" or reader.HasMetaDataKey("0008|0060"):
         raise CalibUncertaintyError(f"{path} is a single DICOM file; give the folder that holds the whole series")
-    if check and path.name.lower().endswith((".nii", ".nii.gz")):
+    if check:
+        _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
+    if check and _is_nifti(path):
         check_nifti(path)
     try:
-        return reader.Execute()
+        with _QuietItk():
+            return reader.Execute()
     except RuntimeError as error:
+        if _is_of_geometry(str(error)):
+            raise CalibUncertaintyError(
+                f"{path} has a voxel size of 0, or axes that do not span a volume ({_last_line(error)}); export it again"
+            ) from error
         raise CalibUncertaintyError(
             f"{path} cannot be read to its end ({_last_line(error)}); it is probably truncated: copy or export it again"
         ) from error
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _is_of_geometry(message: str) -> bool:
+    """Whether ITK refused a spacing or a direction, and not the voxels."""
+    return "spacing" in message or "determinant" in message.lower()
 
 
 class _QuietItk(sitk.LoggerBase):
@@ -111,13 +144,19 @@ def check_volume(volume: Volume, path: str | Path) -> None:
             raise CalibUncertaintyError(
                 f"{path} holds {broken:,} voxels that are not numbers (NaN or infinite); export it again or fill them"
             )
+        largest = float(max(volume.array.max(), -volume.array.min()))
+        if largest > float(np.finfo(np.float32).max):  # networks compute in single precision, where it is infinite
+            raise CalibUncertaintyError(
+                f"{path} holds values up to {largest:.3g}, which no network can take; export it again in Hounsfield units"
+            )
 
 
 def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
     """Refuse what plainly holds no Hounsfield units; return warnings about what is only strange.
 
     The rules are ours: a constant image, an image with values in [0, 1], and an image of few whole non-negative values (a label
-    map) are refused; an image without any value below 0 HU (no air, no fat) is a warning, because masked CTs exist.
+    map) are refused; an image without any value below 0 HU (no air, no fat) is a warning, because masked CTs exist, and so are
+    values that no 16 bits hold, which may be of a few voxels at metal.
     """
     low, high = float(volume.array.min()), float(volume.array.max())
     if low == high:
@@ -132,6 +171,11 @@ def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
             raise CalibUncertaintyError(
                 f"{path} looks like a label map ({len(sample)} whole values up to {high:g}), not like a CT"
             )
+    if low < LOWEST_STORED or high > HIGHEST_STORED:
+        return [
+            f"The CT holds values from {low:.6g} to {high:.6g}, which are no Hounsfield units: is it scaled, or was it damaged when"
+            " it was exported?"
+        ]
     if low >= 0:
         return [
             f"No voxel of the CT is below 0 HU (lowest {low:g}): were the Hounsfield units shifted when it was exported?"
@@ -142,6 +186,8 @@ def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
 
 
 def _read_dicom(folder: Path, series: str | None) -> sitk.Image:
+    for entry in folder.iterdir():
+        refuse_unusable_name(entry)
     with _QuietItk():
         series_ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
         found = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in series_ids}

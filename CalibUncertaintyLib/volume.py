@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .errors import CalibUncertaintyError
 # A rotation stored in single precision, as NIfTI does, is orthonormal to about 1e-6; a tilted gantry is off by 1e-2 and more.
 ORTHOGONALITY_TOLERANCE = 1e-3
 ROUNDING_TOLERANCE = 1e-6
+LONGEST_NAME = 255  # bytes
 # ITK's axis letters in RAS+ terms: what one axis of the patient is called at its two ends.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
@@ -81,6 +83,7 @@ class Volume:
         Raises CalibUncertaintyError naming the file when it cannot be written whole.
         """
         path = Path(path)
+        refuse_unusable_name(path)
         try:
             sitk.WriteImage(self.to_sitk(), str(path), True, compression_level)
             image = sitk.ReadImage(str(path))  # kept in a name: the view below does not keep it alive
@@ -165,6 +168,27 @@ def deviation_from_right_angles(direction: np.ndarray) -> float:
     direction = np.asarray(direction, dtype=float)
     with np.errstate(invalid="ignore"):  # infinite values give NaN, which is neither small nor large
         return float(np.abs(direction.T @ direction - np.eye(3)).max())
+
+
+def refuse_unusable_name(path: str | Path) -> None:
+    """Refuse a path that no file can have, or that is no valid text: over bytes of another encoding ITK ends the whole process.
+
+    Raises CalibUncertaintyError in one line.
+    """
+    try:
+        zero = b"\0" in os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise CalibUncertaintyError(
+            f"the name {shown} holds characters that are no valid UTF-8; rename the file or its folder"
+        ) from error
+    if zero:
+        raise CalibUncertaintyError(f"the name {os.fspath(path)!r} holds a zero character; check the path")
+    longest = max((len(os.fsencode(part)) for part in Path(path).parts), default=0)
+    if longest > LONGEST_NAME:
+        raise CalibUncertaintyError(
+            f"{os.fspath(path)} has a name of {longest} bytes, file systems take {LONGEST_NAME}; check the path"
+        )
 
 
 def _last_line(error: Exception) -> str:

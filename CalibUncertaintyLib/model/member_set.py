@@ -15,6 +15,7 @@ from .folder import FINAL_CHECKPOINT, Fold, ModelFolder
 from .folder_check import label_number
 
 FLIPS = ("off", "mean", "members")
+MOST_SAMPLES = 10_000  # of dropout; our definition: a list of many more would fill the memory before the first pass
 Source = tuple[int, Fold, str]  # model index, fold, checkpoint file name: one set of trained weights
 
 
@@ -240,6 +241,8 @@ def check_member_values(flips: str, dropout: int, seed: int, insert_dropout: flo
     for name, value, meaning in (("dropout", dropout, "samples"), ("seed", seed, "the seed")):
         if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
             raise CalibUncertaintyError(f"{name} ({meaning}) must be a whole number from 0 up, got {value!r}")
+    if dropout > MOST_SAMPLES:
+        raise CalibUncertaintyError(f"dropout (samples) must be {MOST_SAMPLES:,} at most, got {dropout}")
     if seed >= 2**63:
         raise CalibUncertaintyError(f"seed must be below 2 to the power of 63, got {seed}")
     if insert_dropout is None:

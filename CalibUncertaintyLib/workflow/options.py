@@ -17,6 +17,7 @@ from .chosen_measures import ALL, rule_of
 
 EXPORTS = ("nifti",)
 PRECISIONS = ("stock", "bf16")
+HIGHEST_THRESHOLD = 1e6  # no measure comes near it, and maps in single precision can be compared with it
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,8 @@ class SegmentOptions(MemberOptions):
             rule_of(self.measures),
             (is_number(self.roi_mm, 0, 1000), f"the ROI distance must lie between 0 and 1000 mm, got {self.roi_mm}"),
             (
-                self.threshold == "stored" or is_number(self.threshold, 0, math.inf),
-                f"the threshold must be 'stored' or a number from 0 up, got {self.threshold}",
+                self.threshold == "stored" or is_number(self.threshold, 0, HIGHEST_THRESHOLD),
+                f"the threshold must be 'stored' or a number from 0 to {HIGHEST_THRESHOLD:g}, got {self.threshold}",
             ),
             (
                 is_number(self.min_region_ml, 0, math.inf),

@@ -16,6 +16,7 @@ from ..inference.frame import reader_frame
 from ..model.folder import ModelFolder
 from ..model.folder_check import settings_of
 from ..model.member_set import MemberSet
+from ..reading import open_image
 from ..volume import Volume
 from .memory import free_gpu_memory, free_memory, own_memory
 
@@ -182,10 +183,8 @@ def _voxels_of(path: Path) -> tuple[int, int, str] | None:
         if path.is_dir():
             total = sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
             return total // 2, 2, f"{size_in_words(total / 1e6)} of files"
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-    except (OSError, RuntimeError):  # the reading proper says what is wrong
+        reader = open_image(path)
+    except (OSError, CalibUncertaintyError):  # the reading proper says what is wrong
         return None
     shape = reader.GetSize()
     bits = sitk.GetPixelIDValueAsString(reader.GetPixelID())

@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import CalibUncertaintyError
 from ..plain_json import plain
 from ..result import RESULT_FILE, RESULT_SCHEMA
+from ..volume import refuse_unusable_name
 from .room import check_room
 
 PARTIAL_SUFFIX = ".partial"
@@ -24,7 +25,11 @@ RESULT_ENTRIES = {RESULT_FILE, "segmentation.nii.gz", "maps", "nifti", "montage.
 
 
 def output_folder(out: str | Path) -> Path:
-    """The folder meant by `--out`: absolute, and where a link leads rather than the link."""
+    """The folder meant by `--out`: absolute, and where a link leads rather than the link.
+
+    Raises CalibUncertaintyError for a name that no folder can have.
+    """
+    refuse_unusable_name(out)
     path = Path(os.path.abspath(out))
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
