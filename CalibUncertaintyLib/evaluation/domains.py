@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..body import body_mask
 from .spatial import bounding_box
 
 REFERENCES = ("pred", "gt", "union")
 ROI_MM = 15.0
 # Distances are float32 roots of sums of squares; a voxel that lies exactly on the limit may come out this much beyond it.
 _ROUNDING_MM = 1e-4
-BODY_HU = -300.0
 
 
 @dataclass(frozen=True)
@@ -97,27 +97,13 @@ def dilated_box(
     return _domain(f"box:{in_plane_mm:g}mm:{slices}", _cut(mask, valid))
 
 
-def body(ct_hu: np.ndarray, threshold_hu: float = BODY_HU, valid: np.ndarray | None = None) -> Domain:
-    """The patient: the largest piece of what is denser than air (joined by faces), holes filled in every axial slice.
+def body(ct_hu: np.ndarray, spacing_zyx: Sequence[float] = (1.0, 1.0, 1.0), valid: np.ndarray | None = None) -> Domain:
+    """The patient, without the air around and without the table; see `body_mask`.
 
-    :param ct_hu: (z, y, x) Hounsfield units.
-    :param threshold_hu: voxels above it are no air.
+    :param ct_hu: (z, y, x) Hounsfield units, of axial slices. :param spacing_zyx: mm.
     Source: our definition, in place of the brain mask of Rousseau et al. 2021.
     """
-    import cc3d
-
-    ct_hu = np.asarray(ct_hu)
-    if ct_hu.ndim != 3:
-        raise ValueError(f"expected a (z, y, x) CT, got {ct_hu.shape}")
-    dense = ct_hu > threshold_hu
-    if dense.any():
-        pieces = cc3d.connected_components(dense, connectivity=6)
-        sizes = np.bincount(pieces.ravel())
-        sizes[0] = 0
-        dense = pieces == sizes.argmax()
-        for plane in dense:
-            _fill_holes(plane)
-    return _domain("body", _cut(dense, valid))
+    return _domain("body", _cut(body_mask(ct_hu, spacing_zyx), valid))
 
 
 def curvas_2024_box(ct_hu: np.ndarray) -> Domain:
@@ -148,17 +134,6 @@ def curvas_2025_box(raters: Sequence[np.ndarray], margin: int = 20, compat: bool
             starts = [max(0, start) for start in starts]
         mask[tuple(slice(start, stop) for start, stop in zip(starts, stops, strict=True))] = True
     return _domain("curvas25", mask)
-
-
-def _fill_holes(plane: np.ndarray) -> None:
-    """Set what the True voxels of a (y, x) plane enclose; a hole is a piece of the rest that does not reach the border."""
-    import cc3d
-
-    rest = cc3d.connected_components(~plane, connectivity=4)
-    at_border = np.unique(np.concatenate([rest[0], rest[-1], rest[:, 0], rest[:, -1]]))
-    hole = np.ones(int(rest.max()) + 1, bool)
-    hole[at_border] = hole[0] = False
-    plane |= hole[rest]
 
 
 def _cut(mask: np.ndarray, valid: np.ndarray | None) -> np.ndarray:

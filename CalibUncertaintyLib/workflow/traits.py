@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..body import BODY_HU
 from ..errors import CalibUncertaintyError
 from ..model.calibrated_range import ENTROPY, ENTROPY_OF, VOLUME_OF
 from ..volume import Volume
 
-BODY_HU = -300.0  # above it: the body, its fat and soft tissue; below: air and most of the lungs
 PERCENTILES = (0.5, 50.0, 99.5)
 SAMPLED_VOXELS = 500_000
 CHUNK_VOXELS = 65536
