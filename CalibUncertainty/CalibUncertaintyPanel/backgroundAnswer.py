@@ -3,6 +3,8 @@
 import threading
 from dataclasses import dataclass
 
+from .threadTurns import TURNS
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -34,6 +36,7 @@ class BackgroundAnswer:
             daemon=True,
         )
         thread.start()
+        TURNS.give(thread)
 
     def stop(self):
         """Forget what is under way."""

@@ -22,6 +22,9 @@ LONGEST_LINE = 65536
 STALL_SECONDS = 180.0
 LAUNCHER_WORDS = "exit abnormally - Report the problem"  # PythonSlicer, when the Python that it launched was killed
 READER_PATIENCE_SECONDS = 1.0  # pipes may stay open in a grandchild when the process itself is gone
+READER_TURN_SECONDS = (
+    0.003  # Slicer's main thread keeps Python's lock, see `threadTurns`: reading needs a turn with each poll
+)
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,13 @@ class Job:
             reader.start()
 
     def poll(self):
-        """Take what has arrived since the last call; never waits.
+        """Take what has arrived since the last call; never waits for more than the reading of it.
 
         :return: list of `Event`; the last one of a run is result, error or cancelled.
         """
         if not self.running:
             return []
+        self._letRead()
         events = self._takeLines()
         if self._process.poll() is None:
             return events + self._stallNotice()
@@ -188,6 +192,11 @@ class Job:
         self.tail.append(line[:500])
         self._log.write(line + "\n")
         self._log.flush()
+
+    def _letRead(self):
+        reader = next((reader for reader in self._readers if reader.is_alive()), None)
+        if reader is not None:
+            reader.join(READER_TURN_SECONDS)  # the main thread waits: both of them run
 
     def _outputIsComing(self):
         reading = any(reader.is_alive() for reader in self._readers)

@@ -11,7 +11,7 @@ from pathlib import Path
 import slicer
 import slicer.util  # Slicer's own file, from slicer-core
 
-from . import ctk_widgets, io_manager, pythonqt
+from . import ctk_widgets, io_manager, python_lock, pythonqt
 from .scene import MrmlCore
 from .views import LayoutManager
 from .watch import Watch
@@ -63,6 +63,9 @@ def _qtApplicationClass():
             return QProcessEnvironment.systemEnvironment()
 
         # parts -----------------------------------------------------------------------------------------------------
+        def processEvents(self):
+            python_lock.processEvents()
+
         def mrmlScene(self):
             return self._core.scene
 
@@ -174,7 +177,7 @@ class Application:
         parameter_node.install()
 
     def processEvents(self) -> None:
-        self.qt.processEvents()
+        python_lock.processEvents()
 
     def waitUntil(self, condition, seconds: float = 10.0, what: str = "the condition") -> None:
         """Run the event loop until ``condition()`` is true; a test fails after the given time."""
@@ -184,8 +187,8 @@ class Application:
         while not condition():
             if time.monotonic() > end:
                 raise AssertionError(f"{what} did not come true within {seconds} s")
-            self.qt.processEvents()
-            time.sleep(0.005)
+            python_lock.processEvents()
+            python_lock.wait(0.005)
 
     def loadModule(self, path: Path | str):
         """Load a scripted module from its .py file, as Slicer's factory does at start; returns the module object."""
