@@ -194,21 +194,24 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         :return: `Overlays`.
         :raises CalibUncertaintyError: if the folder is not a finished Result.
         """
-        from CalibUncertaintyPanel import ctVolume, overlayNodes, slicerCompat
+        from CalibUncertaintyPanel import ctVolume, layersCt, overlayNodes, slicerCompat
         from CalibUncertaintyPanel.overlays import Overlays
 
         from CalibUncertaintyLib.result import Result
 
         result = Result.open(folder)
+        path, known = Path(result.provenance["ct"]["path"]), ctNode is not None
         ctNode = ctNode or ctVolume.findCt(slicer.mrmlScene, result, parameterNode.ctVolume)
-        if ctNode is None and Path(result.provenance["ct"]["path"]).is_file():
-            ctNode = slicerCompat.loadVolume(result.provenance["ct"]["path"])
+        if ctNode is None and path.is_file():
+            ctNode = slicerCompat.loadVolume(str(path))
         structures = [entry["name"] for entry in result.provenance["maps"]["probability"]]
         structure = parameterNode.structure if parameterNode.structure in structures else None
         with overlayNodes.undoneOnFailure(slicer.mrmlScene):
             # the list of places is made of this measure, so that is what is looked at first
             measure = result.provenance["threshold"]["measure"]
             overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, measure)
+            if ctNode is not None and ctVolume.belongsTogether(ctNode, result):
+                layersCt.tie(overlays.segmentationNode, ctNode, known or layersCt.isReadFrom(ctNode, path))
             self._noteLayers(parameterNode, folder, ctNode, overlays)
         return overlays
 

@@ -81,7 +81,7 @@ class ContoursSection:
         for widget in (self.ui.contourOuterSpinBox, self.ui.contourInnerSpinBox, self.ui.contoursOfAllCheckBox):
             widget.enabled = complete and parameterNode.contoursVisible
         if self.node is not None:
-            _setVisible(self.node, parameterNode.contoursVisible and not self.hidden)
+            _setVisible(self.node, parameterNode.contoursVisible and not self.hidden and not self.panel.ctBelow.lost)
         if not parameterNode.contoursVisible or not complete:
             self.release()
             return

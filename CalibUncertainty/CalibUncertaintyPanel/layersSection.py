@@ -102,12 +102,17 @@ class LayersSection:
         overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
         if overlays is None or parameterNode is None:
             return
-        overlays.setLabelsView(parameterNode.labelsVisible and not self.hidden, parameterNode.labelsOpacity / 100)
-        legends = parameterNode.legendsVisible and not self.hidden
+        overlays.setLabelsView(parameterNode.labelsVisible and not self._away, parameterNode.labelsOpacity / 100)
+        legends = parameterNode.legendsVisible and not self._away
         overlays.setLegendsVisible(
             legends and parameterNode.probabilityVisible, legends and parameterNode.uncertaintyVisible
         )
         self.showInViews()
+
+    @property
+    def _away(self):
+        """Whether nothing is to be drawn over the CT: it is looked at alone, or it has been removed."""
+        return self.hidden or self.panel.ctBelow.lost
 
     def keepWindow(self):
         """Leave the CT's window as a saved scene has it; a preset is applied when one is chosen."""
@@ -117,6 +122,7 @@ class LayersSection:
 
     def onNewView(self):
         """A slice view has been made: it gets the layers and their legends, too."""
+        self.panel.ctBelow.watch()
         if self.panel.overlays is not None:
             self.panel.overlays.remakeLegends()
             self.showInViews()
@@ -128,9 +134,9 @@ class LayersSection:
             return
         view = LayerView(
             ctVisible=parameterNode.ctVisible,
-            probabilityVisible=parameterNode.probabilityVisible and not self.hidden,
+            probabilityVisible=parameterNode.probabilityVisible and not self._away,
             probabilityOpacity=parameterNode.probabilityOpacity / 100,
-            uncertaintyVisible=parameterNode.uncertaintyVisible and not self.hidden,
+            uncertaintyVisible=parameterNode.uncertaintyVisible and not self._away,
             uncertaintyOpacity=parameterNode.uncertaintyOpacity / 100,
         )
         showLayers(

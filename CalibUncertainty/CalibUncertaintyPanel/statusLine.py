@@ -10,10 +10,11 @@ NEUTRAL = "border: 1px solid #8a9199; border-radius: 4px; padding: 6px"
 SHOWN_WARNINGS = 4
 
 
-def statusOf(overlays):
+def statusOf(overlays, warnings=()):
     """Text and style of the status line.
 
     :param overlays: `Overlays` or None.
+    :param warnings: lines about what lies below them, see `CtBelow`.
     :return: (rich text, style sheet).
     """
     if overlays is None:
@@ -26,9 +27,10 @@ def statusOf(overlays):
         lines.insert(0, f"<b>{_('RAW PROBABILITY SHOWN, as it was before calibration.')}</b>")
     if not overlays.calibrated or overlays.shownRaw:
         lines.append(_("Do not read these probabilities as frequencies."))
+    lines += [f"<b>{html.escape(warning)}</b>" for warning in warnings]
     if overlays.result is not None:
         lines += _linesOf(overlays.result.provenance)
-    return "<br>".join(lines), GOOD if overlays.calibrated and not overlays.shownRaw else BAD
+    return "<br>".join(lines), GOOD if overlays.calibrated and not overlays.shownRaw and not warnings else BAD
 
 
 def _linesOf(provenance):
