@@ -9,6 +9,7 @@ from slicer.i18n import tr as _
 from . import calibrationRuns
 from .jobSection import JobSection, clock
 from .parameterNode import isChosen
+from .pathChoice import PathChoice
 
 
 class CalibrateSection(JobSection):
@@ -24,8 +25,7 @@ class CalibrateSection(JobSection):
             ui.calibrationErrorLabel,
         )
         self.ui = ui
-        ui.casesPathLineEdit.connect("currentPathChanged(QString)", self._onCases)
-        ui.casesPathLineEdit.connect("validInputChanged(bool)", self._onCasesValidity)
+        self.cases = PathChoice(panel, ui.casesPathLineEdit, "calibrationCases")
         ui.casesFolderButton.connect("clicked(bool)", self._onCasesFolder)
         ui.calibrateButton.connect("clicked(bool)", self.onCalibrate)
         ui.cancelCalibrationButton.connect("clicked(bool)", self.onCancel)
@@ -33,33 +33,13 @@ class CalibrateSection(JobSection):
 
     def problem(self):
         """Why a calibration cannot start, or an empty string."""
-        parameterNode, summary = self.panel.parameterNode, self.panel.inputs.summary
-        if parameterNode is None:
-            return _("The scene is being closed.")
-        if self.panel.run.installing:
-            return _("Packages are being installed.")
-        if self.running:
-            return _("A calibration is under way.")
-        if self.panel.run.running:
-            return _("A run is under way; calibrate when it has ended.")
-        if self.panel.evaluate.running:
-            return _("An evaluation is under way; calibrate when it has ended.")
-        if summary is None:
-            return _("Choose the folder of a trained nnU-Net v2 model.")
-        return (
-            summary.problem
-            or calibrationRuns.modelProblem(summary.folder)
-            or calibrationRuns.casesProblem(parameterNode.calibrationCases, parameterNode.calibrationMethod)
-        )
+        return self.problemBefore(calibrationRuns.problem)
 
     def update(self):
         """Show what the parameter node says, and enable the buttons that make sense now."""
         parameterNode = self.panel.parameterNode
         if parameterNode is not None:
-            cases = parameterNode.calibrationCases
-            text = str(cases) if isChosen(cases) else ""
-            if Path(self.ui.casesPathLineEdit.currentPath) != Path(text):
-                self.ui.casesPathLineEdit.currentPath = text
+            self.cases.update()
             self._updateMethod(parameterNode.calibrationMethod)
         problem = self.problem()
         self.ui.calibrateButton.enabled = not problem
@@ -83,7 +63,7 @@ class CalibrateSection(JobSection):
     def onCalibrate(self, checked=None):
         """Check what is needed, then start."""
         names = calibrationRuns.packagesOf(self.panel.parameterNode.calibrationMethod)
-        self.startOnCases(names, calibrationRuns.startCalibration, self.ui.casesPathLineEdit)
+        self.startOnCases(names, calibrationRuns.startCalibration, self.cases)
 
     def onCancel(self, checked=None):
         """Stop the calibration."""
@@ -135,14 +115,6 @@ class CalibrateSection(JobSection):
         if parameterNode is None or not self._isOfChosenModel(parameterNode.proofOf):
             return None
         return calibrationRuns.proofPage(parameterNode.proofFolder)
-
-    def _onCases(self, path):
-        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.calibrationCases:
-            self.panel.parameterNode.calibrationCases = Path(path)
-
-    def _onCasesValidity(self, valid):
-        if not valid:  # an emptied line is no acceptable input: the widget says so and reports no path
-            self._onCases(self.ui.casesPathLineEdit.currentPath)
 
     def _onCasesFolder(self, checked=None):
         cases = self.panel.parameterNode.calibrationCases

@@ -62,6 +62,14 @@ def modelProblem(folder):
     return ""
 
 
+def problem(parameterNode, summary):
+    """Why a calibration cannot start with these choices, or an empty string.
+
+    :param summary: `ModelSummary` of the chosen model.
+    """
+    return modelProblem(summary.folder) or casesProblem(parameterNode.calibrationCases, parameterNode.calibrationMethod)
+
+
 def startCalibration(parameterNode, summary, command=None):
     """Write the request and start the process.
 
@@ -72,11 +80,9 @@ def startCalibration(parameterNode, summary, command=None):
     :raises ValueError: if there is nothing to calibrate with; the message is one sentence for the user.
     :raises OSError: if a file cannot be written or the process not be started.
     """
-    problem = casesProblem(parameterNode.calibrationCases, parameterNode.calibrationMethod) or modelProblem(
-        summary.folder
-    )
-    if problem:
-        raise ValueError(problem)
+    found = problem(parameterNode, summary)
+    if found:
+        raise ValueError(found)
     folder = Path(slicerCompat.runFolder())
     work = folder / WORK_FOLDER
     work.mkdir()

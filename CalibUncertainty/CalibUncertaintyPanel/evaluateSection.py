@@ -8,9 +8,11 @@ from slicer.i18n import tr as _
 
 from . import budgetDiagram, evaluationCurves, evaluationFigures, evaluationRuns, install, slicerCompat
 from .calibrationSection import DOUBTFUL
+from .evaluationCompared import EvaluationCompared
 from .evaluationTables import fillTable, prepareTable
 from .jobSection import JobSection, clock
 from .parameterNode import isChosen
+from .pathChoice import PathChoice
 
 
 class EvaluateSection(JobSection):
@@ -32,10 +34,9 @@ class EvaluateSection(JobSection):
         prepareTable(ui.evaluationMeasuresTable, evaluationFigures.MEASURE_HEADS)
         for table in (ui.evaluationTable, ui.evaluationMeasuresTable):
             table.toolTip = evaluationFigures.EXPLAINED
-        ui.testCasesPathLineEdit.connect("currentPathChanged(QString)", self._onCases)
-        ui.testCasesPathLineEdit.connect("validInputChanged(bool)", self._onCasesValidity)
-        ui.evaluationFolderLineEdit.connect("currentPathChanged(QString)", self._onFolder)
-        ui.evaluationFolderLineEdit.connect("validInputChanged(bool)", self._onFolderValidity)
+        self.cases = PathChoice(panel, ui.testCasesPathLineEdit, "evaluationCases")
+        self.folder = PathChoice(panel, ui.evaluationFolderLineEdit, "evaluationFolder")
+        self.compared = EvaluationCompared(panel, ui)
         ui.evaluateButton.connect("clicked(bool)", self.onEvaluate)
         ui.cancelEvaluationButton.connect("clicked(bool)", self.onCancel)
         ui.openEvaluationButton.connect("clicked(bool)", self.onOpen)
@@ -46,31 +47,14 @@ class EvaluateSection(JobSection):
 
     def problem(self):
         """Why an evaluation cannot start, or an empty string."""
-        parameterNode, summary = self.panel.parameterNode, self.panel.inputs.summary
-        if parameterNode is None:
-            return _("The scene is being closed.")
-        if self.panel.run.installing:
-            return _("Packages are being installed.")
-        if self.running:
-            return _("An evaluation is under way.")
-        if self.panel.calibrate.running:
-            return _("A calibration is under way; evaluate when it has ended.")
-        if self.panel.run.running:
-            return _("A run is under way; evaluate when it has ended.")
-        if summary is None:
-            return _("Choose the folder of a trained nnU-Net v2 model.")
-        return (
-            summary.problem
-            or evaluationRuns.casesProblem(parameterNode.evaluationCases)
-            or evaluationRuns.folderProblem(parameterNode.evaluationFolder)
-        )
+        return self.problemBefore(evaluationRuns.problem)
 
     def update(self):
         """Show what the parameter node says, and enable the buttons that make sense now."""
         parameterNode = self.panel.parameterNode
         if parameterNode is not None:
-            _showPath(self.ui.testCasesPathLineEdit, parameterNode.evaluationCases)
-            _showPath(self.ui.evaluationFolderLineEdit, parameterNode.evaluationFolder)
+            for part in (self.cases, self.folder, self.compared):
+                part.update()
             if parameterNode.evaluationShown != self._shown:
                 self._read(parameterNode.evaluationShown)
         problem = self.problem()
@@ -88,7 +72,7 @@ class EvaluateSection(JobSection):
     def onEvaluate(self, checked=None):
         """Check what is needed, then start."""
         names = install.COMPUTING + install.PICTURES
-        self.startOnCases(names, evaluationRuns.startEvaluation, self.ui.testCasesPathLineEdit)
+        self.startOnCases(names, evaluationRuns.startEvaluation, self.cases)
 
     def onCancel(self, checked=None):
         """Stop the evaluation."""
@@ -201,30 +185,8 @@ class EvaluateSection(JobSection):
         page = Path(self._shown) / evaluationRuns.REPORT_FILE
         return page if page.is_file() else None
 
-    def _onCases(self, path):
-        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.evaluationCases:
-            self.panel.parameterNode.evaluationCases = Path(path)
-
-    def _onCasesValidity(self, valid):
-        if not valid:  # an emptied line is no acceptable input: the widget says so and reports no path
-            self._onCases(self.ui.testCasesPathLineEdit.currentPath)
-
-    def _onFolder(self, path):
-        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.evaluationFolder:
-            self.panel.parameterNode.evaluationFolder = Path(path)
-
-    def _onFolderValidity(self, valid):
-        if not valid:
-            self._onFolder(self.ui.evaluationFolderLineEdit.currentPath)
-
 
 def _richText(model, lines):
     """The first line plain, what follows it to be noticed."""
     noticed = [f"<span style='color:{DOUBTFUL}'>{html.escape(line)}</span>" for line in lines[1:]]
     return "<br>".join([f"<b>{html.escape(model)}</b>: {html.escape(lines[0])}", *noticed])
-
-
-def _showPath(lineEdit, path):
-    text = str(path) if isChosen(path) else ""
-    if Path(lineEdit.currentPath) != Path(text):
-        lineEdit.currentPath = text

@@ -51,6 +51,39 @@ def folderProblem(path):
     return ""
 
 
+def problem(parameterNode, summary):
+    """Why an evaluation cannot start with these choices, or an empty string.
+
+    :param summary: `ModelSummary` of the chosen model.
+    """
+    return (
+        casesProblem(parameterNode.evaluationCases)
+        or comparedProblem(parameterNode)
+        or folderProblem(parameterNode.evaluationFolder)
+        or modelSummary.goneProblem(summary.folder)
+    )
+
+
+def comparedProblem(parameterNode):
+    """Why what is to be compared cannot be, or an empty string. Looks at names only."""
+    if parameterNode.evaluationKind is EvaluationKind.FILE:
+        return _configurationsProblem(parameterNode.evaluationConfigurations)
+    if parameterNode.evaluationKind is EvaluationKind.MODELS:
+        if not parameterNode.evaluationModels:
+            return _("Add the folder of another model to compare this one with.")
+        gone = [modelSummary.goneProblem(folder) for folder in parameterNode.evaluationModels]
+        return next(filter(None, gone), "")
+    return ""
+
+
+def _configurationsProblem(path):
+    if not isChosen(path):
+        return _("Choose the JSON file with the configurations to compare.")
+    if not Path(path).is_file():
+        return _("{path} is no file. Choose the JSON file with the configurations to compare.").format(path=path)
+    return ""
+
+
 def startEvaluation(parameterNode, summary, command=None):
     """Write the request and start the process.
 
@@ -61,13 +94,9 @@ def startEvaluation(parameterNode, summary, command=None):
     :raises ValueError: if there is nothing to evaluate with; the message is one sentence for the user.
     :raises OSError: if a file cannot be written or the process not be started.
     """
-    problem = (
-        casesProblem(parameterNode.evaluationCases)
-        or folderProblem(parameterNode.evaluationFolder)
-        or modelSummary.goneProblem(summary.folder)
-    )
-    if problem:
-        raise ValueError(problem)
+    found = problem(parameterNode, summary)
+    if found:
+        raise ValueError(found)
     folder = Path(slicerCompat.runFolder())
     request = makeRequest(parameterNode, summary, folder)
     job = Job(command or runs.libraryCommand(), request, folder, runs.libraryFolder())
@@ -91,11 +120,41 @@ def makeRequest(parameterNode, summary, runFolder):
         "roi_mm": parameterNode.roiComputedMm,
         "measures": "standard",
     }
-    if parameterNode.evaluationKind is EvaluationKind.CHOSEN:
-        calibration = parameterNode.calibration.value
-        name = "calibrated" if calibration != "none" else "uncalibrated"
-        arguments["configurations"] = [{"name": name, "calibration": calibration}]
+    configurations = _configurations(parameterNode, summary)
+    if configurations is not None:
+        arguments["configurations"] = configurations
     return {"verb": "evaluate", "arguments": arguments}
+
+
+def _configurations(parameterNode, summary):
+    """What is compared, a list or a file; None for what the computation does by itself."""
+    calibration = parameterNode.calibration.value
+    if parameterNode.evaluationKind is EvaluationKind.CHOSEN:
+        return [{"name": "calibrated" if calibration != "none" else "uncalibrated", "calibration": calibration}]
+    if parameterNode.evaluationKind is EvaluationKind.FILE:
+        return str(parameterNode.evaluationConfigurations)
+    if parameterNode.evaluationKind is EvaluationKind.MODELS:
+        others = [Path(folder) for folder in parameterNode.evaluationModels]
+        names = namesOf([Path(summary.folder), *others])
+        first = {"name": names[0], "calibration": calibration}
+        # The chosen folds are the chosen model's: another one may not have them.
+        return [first] + [
+            {"name": name, "model": str(folder), "folds": "all", "calibration": calibration}
+            for name, folder in zip(names[1:], others, strict=True)
+        ]
+    return None
+
+
+def namesOf(folders):
+    """Short names of model folders that tell them apart: their last parts, as many as it takes; numbers where nothing does.
+
+    :param folders: paths.
+    """
+    for count in range(1, 5):
+        names = ["/".join(folder.parts[-count:]) for folder in folders]
+        if len({name.casefold() for name in names}) == len(names):
+            return names
+    return [f"{number} {folder.name}" for number, folder in enumerate(folders, start=1)]
 
 
 def _reportFolder(parameterNode, summary, runFolder):

@@ -27,9 +27,9 @@ def evaluate(arguments, behaviour):
     if not Path(arguments["cases"]).exists():
         _say("error", message=f"{arguments['cases']} does not exist")
         return 1
-    names = [
-        item["name"] for item in arguments.get("configurations") or ({"name": "uncalibrated"}, {"name": "calibrated"})
-    ]
+    given = arguments.get("configurations") or ({"name": "uncalibrated"}, {"name": "calibrated"})
+    given = json.loads(Path(given).read_text(encoding="utf-8")) if isinstance(given, str) else given
+    names = [item["name"] for item in given]
     out = Path(arguments["out"])
     (out / "cases").mkdir(parents=True, exist_ok=True)
     (out / "evaluation.json").write_text(json.dumps(content(names)), encoding="utf-8")

@@ -2,7 +2,6 @@
 
 import html
 import logging
-from pathlib import Path
 
 import qt
 import slicer
@@ -11,6 +10,7 @@ from slicer.i18n import tr as _
 from . import ctVolume, modelSummary, sample
 from .backgroundAnswer import BackgroundAnswer
 from .parameterNode import ALL_FOLDS, foldList, isChosen
+from .pathChoice import PathChoice
 
 CHECK_INTERVAL_MS = 150
 SHOWN_STRUCTURES = 12
@@ -31,11 +31,8 @@ class InputsSection:
         self._timer.setInterval(CHECK_INTERVAL_MS)
         self._timer.connect("timeout()", self._onCheckTimer)
         ui.sampleButton.connect("clicked(bool)", self.onSample)
-        ui.modelPathLineEdit.connect("currentPathChanged(QString)", self._onModelPath)
-        ui.outputPathLineEdit.connect("currentPathChanged(QString)", self._onOutputPath)
-        # An emptied line is no acceptable input: the widget says so and reports no path.
-        ui.modelPathLineEdit.connect("validInputChanged(bool)", self._onModelValidity)
-        ui.outputPathLineEdit.connect("validInputChanged(bool)", self._onOutputValidity)
+        self.model = PathChoice(panel, ui.modelPathLineEdit, "modelFolder")
+        self.output = PathChoice(panel, ui.outputPathLineEdit, "outputFolder")
 
     def enter(self):
         """The module is opened: a model that could not be read before may be there now, on a network drive that came back."""
@@ -63,8 +60,8 @@ class InputsSection:
     def update(self):
         """Show what the parameter node says."""
         parameterNode = self.panel.parameterNode
-        self._showPath(self.ui.modelPathLineEdit, parameterNode.modelFolder)
-        self._showPath(self.ui.outputPathLineEdit, parameterNode.outputFolder)
+        self.model.update()
+        self.output.update()
         self._readModel(parameterNode.modelFolder)
         self._checkFolds()
         self._startCheck(parameterNode)
@@ -92,37 +89,13 @@ class InputsSection:
 
     def remember(self):
         """Keep the model folder in the list of folders used before."""
-        lineEdit = self.ui.modelPathLineEdit
-        wasBlocked = lineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
-        lineEdit.addCurrentPathToHistory()
-        lineEdit.blockSignals(wasBlocked)
+        self.model.remember()
 
     def checkAgain(self):
         """Look at the calibration anew: another one may have been stored."""
         self._checked = None
         if self.panel.parameterNode is not None:
             self._startCheck(self.panel.parameterNode)
-
-    def _onModelPath(self, path):
-        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.modelFolder:
-            self.panel.parameterNode.modelFolder = Path(path)
-
-    def _onOutputPath(self, path):
-        if self.panel.parameterNode is not None and Path(path) != self.panel.parameterNode.outputFolder:
-            self.panel.parameterNode.outputFolder = Path(path)
-
-    def _onModelValidity(self, valid):
-        if not valid:
-            self._onModelPath(self.ui.modelPathLineEdit.currentPath)
-
-    def _onOutputValidity(self, valid):
-        if not valid:
-            self._onOutputPath(self.ui.outputPathLineEdit.currentPath)
-
-    def _showPath(self, widget, path):
-        text = str(path) if isChosen(path) else ""
-        if Path(widget.currentPath) != Path(text):
-            widget.currentPath = text
 
     def _readModel(self, folder):
         if not isChosen(folder):

@@ -42,12 +42,24 @@ class JobSection:
             self.job.cancel()
             self.tidyUp()
 
-    def startOnCases(self, packages, start, casesLineEdit):
+    def problemBefore(self, problemOf):
+        """Why no job can start, whatever it is; then why this one cannot; or an empty string.
+
+        :param problemOf: function of parameter node and usable `ModelSummary` that gives a sentence or an empty string.
+        """
+        parameterNode, summary = self.panel.parameterNode, self.panel.inputs.summary
+        if parameterNode is None:
+            return _("The scene is being closed.")
+        if summary is None:
+            return self.panel.busyProblem() or _("Choose the folder of a trained nnU-Net v2 model.")
+        return self.panel.busyProblem() or summary.problem or problemOf(parameterNode, summary)
+
+    def startOnCases(self, packages, start, cases):
         """Ask for the packages that are missing, start a job on labelled cases and follow it; what is in its way is said.
 
         :param packages: names to install, as `RunSection.installPackages` takes them.
         :param start: function of parameter node, `ModelSummary` and command that gives a running `Job`.
-        :param casesLineEdit: the ctkPathLineEdit with the cases, whose path is remembered.
+        :param cases: `PathChoice` of the cases, whose path is remembered.
         """
         if self.panel.run.installing or self.running:
             return
@@ -64,9 +76,7 @@ class JobSection:
             self.panel.showError(str(error), "", self)
             return
         if self.panel.needsPackages:  # a substitute for tests has cases that are soon gone
-            wasBlocked = casesLineEdit.blockSignals(True)  # while it sorts its list it reports the path of a neighbour
-            casesLineEdit.addCurrentPathToHistory()
-            casesLineEdit.blockSignals(wasBlocked)
+            cases.remember()
         self.follow(job)
 
     def openPage(self, page):

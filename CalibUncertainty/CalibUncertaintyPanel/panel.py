@@ -7,12 +7,13 @@ import vtk
 from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
-from . import ctVolume, dropped, install, overlayNodes, slicerCompat, statusLine
+from . import ctVolume, dropped, install, layersCt, overlayNodes, slicerCompat, statusLine
 from .aggregatesSection import AggregatesSection
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
 from .compareSection import CompareSection
 from .contoursSection import ContoursSection
+from .ctBelow import CtBelow
 from .cursorSection import CursorSection
 from .dropTarget import DropTarget
 from .estimateSection import EstimateSection
@@ -49,6 +50,8 @@ class Panel(VTKObservationMixin):
         self._guiTag = None
         self._updating = False
         self._lastCt = None
+        self._status = None
+        self.ctBelow = CtBelow(self)
         self.inputs = InputsSection(self, self.ui)
         self.run = RunSection(self, self.ui)
         self.queue = QueueSection(self, self.ui)
@@ -85,6 +88,7 @@ class Panel(VTKObservationMixin):
         layers = self.layers, self.threshold, self.contours, self.regions, self.compare
         for section in (*computing, *layers, self.review, self.summary):
             section.release()
+        self.ctBelow.release()
         self._dropTarget.release()
         self.removeObservers()
 
@@ -117,7 +121,8 @@ class Panel(VTKObservationMixin):
             self.updateRunButton()
             return
         self.addObserver(parameterNode.parameterNode, vtk.vtkCommand.ModifiedEvent, self._onModified)
-        if parameterNode.ctVolume is None and self._lastCt is None:  # a CT that was put away on purpose stays away
+        if parameterNode.ctVolume is None and self._lastCt is None and not _lacksCt(parameterNode):
+            # a CT that was put away on purpose stays away, and none is put below layers of another one
             firstCt = self._firstCt()
             if firstCt is not None:
                 parameterNode.ctVolume = firstCt
@@ -143,6 +148,7 @@ class Panel(VTKObservationMixin):
         self._updating = True
         self._lastCt = self.parameterNode.ctVolume or self._lastCt
         try:
+            self.ctBelow.node()  # a CT that was removed hides the layers, one that was chosen then brings them back
             self.inputs.update()
             self.calibration.update()
             self.threshold.applyBudget()
@@ -152,6 +158,7 @@ class Panel(VTKObservationMixin):
             self.regions.update()
             self.compare.update()
             self.review.update()
+            self.updateStatus()
             self.updateRunButton()
         finally:
             self._updating = False
@@ -164,11 +171,26 @@ class Panel(VTKObservationMixin):
         self.queue.update()
         self.estimate.update()
 
+    def busyProblem(self):
+        """What is under way, so that nothing else can be started; an empty string when nothing is."""
+        if self.run.installing:
+            return _("Packages are being installed.")
+        for section, text in (
+            (self.run, _("A run is under way.")),
+            (self.calibrate, _("A calibration is under way.")),
+            (self.evaluate, _("An evaluation is under way.")),
+        ):
+            if section.running:
+                return text
+        return ""
+
     def updateStatus(self):
         """Say whether the probabilities that are shown are calibrated."""
-        text, style = statusLine.statusOf(self.overlays)
-        self.ui.statusLabel.setText(text)
-        self.ui.statusLabel.setStyleSheet(style)
+        status = statusLine.statusOf(self.overlays, self.ctBelow.warnings())
+        if status != self._status:  # a style costs a layout of the whole panel
+            self._status = status
+            self.ui.statusLabel.setText(status[0])
+            self.ui.statusLabel.setStyleSheet(status[1])
 
     def showError(self, message, details="", section=None):
         """Tell the user in one line, in the panel and in a message box; the details go to the log.
@@ -249,13 +271,8 @@ class Panel(VTKObservationMixin):
             self.parameterNode.structure = name
 
     def shownCt(self):
-        """The CT below the layers: the chosen one, if the layers lie on its grid."""
-        if self.parameterNode is None or self.overlays is None:
-            return None
-        ctNode, result = self.parameterNode.ctVolume, self.overlays.result
-        if ctNode is None or (result is not None and not ctVolume.belongsTogether(ctNode, result)):
-            return None
-        return ctNode
+        """The CT that the layers were made from; None where it is not in the scene."""
+        return self.ctBelow.node()
 
     def _setOverlays(self, overlays):
         if self.overlays is not None:
@@ -263,6 +280,7 @@ class Panel(VTKObservationMixin):
                 self.overlays.hide()  # over another patient's CT they would mislead
             self.overlays.release()
         self.overlays = overlays
+        self.ctBelow.watch()
         self.updateStatus()
         self.layers.onNewOverlays()
         self.threshold.onNewOverlays()
@@ -315,6 +333,8 @@ class Panel(VTKObservationMixin):
         self.regions.onNodeRemoved(node)
         if self.overlays is not None and node in self.overlays.nodes:
             self._forgetDeletedLayers()
+        elif self.ctBelow.lost:
+            self.update()
 
     def _onEndBatch(self, caller, event):
         if self.overlays is not None and any(node.GetScene() is None for node in self.overlays.nodes):
@@ -322,6 +342,10 @@ class Panel(VTKObservationMixin):
         self.update()
 
     def _forgetDeletedLayers(self):
+        layersCt.takeOffViews(
+            self.scene, self.overlays.nodes[:2]
+        )  # the rest of them would lie over whatever CT comes next
+        self.overlays.hide()
         self._setOverlays(None)
         self.run.showError(_("A layer of the result was deleted. Open the result again to see it."))
 
@@ -330,6 +354,10 @@ class Panel(VTKObservationMixin):
         """Folder of the Result that is shown, or None."""
         chosen = self.parameterNode is not None and isChosen(self.parameterNode.resultFolder)
         return self.parameterNode.resultFolder if chosen else None
+
+
+def _lacksCt(parameterNode):
+    return parameterNode.segmentation is not None and bool(layersCt.removedCt(parameterNode.segmentation))
 
 
 def _size(dimensions):

@@ -132,12 +132,17 @@ class EvaluationKind(enum.Enum):
 
     BOTH = "both"
     CHOSEN = "chosen"
+    MODELS = "models"
+    FILE = "file"
 
     def label(self):
         """Text in the panel."""
-        if self is EvaluationKind.BOTH:
-            return _("Calibrated against uncalibrated")
-        return _("Only what is chosen above")
+        return {
+            "both": _("Calibrated against uncalibrated"),
+            "chosen": _("Only what is chosen above"),
+            "models": _("This model against others"),
+            "file": _("What a file lists"),
+        }[self.value]
 
 
 class ThresholdBy(enum.Enum):
@@ -222,6 +227,7 @@ class CalibUncertaintyParameterNode:
     calibrationMayChangeLabels - a method that changes labels is stored, too.
     proofFolder - the proof of the last calibration, and proofOf the model folder it is of.
     evaluationCases - a list of labelled test cases; evaluationFolder - where the report goes.
+    evaluationModels - folders of models that this one is compared with; evaluationConfigurations - a file that lists what is.
     evaluationShown - the folder of the evaluation whose figures are shown.
     reviewLeastChance - places whose chance to be a real error is below this are hidden; reviewKind, reviewStructure - only these
     are listed; "" lists all.
@@ -250,6 +256,8 @@ class CalibUncertaintyParameterNode:
     evaluationCases: pathlib.Path
     evaluationFolder: pathlib.Path
     evaluationKind: EvaluationKind = EvaluationKind.BOTH
+    evaluationModels: list[pathlib.Path]
+    evaluationConfigurations: pathlib.Path
     evaluationShown: pathlib.Path
 
     resultFolder: pathlib.Path

@@ -36,7 +36,7 @@ class RunSection(JobSection):
     @property
     def busy(self):
         """Whether a run cannot start now, whatever is chosen."""
-        return self._installing or self.running or self.panel.calibrate.running or self.panel.evaluate.running
+        return bool(self.panel.busyProblem())
 
     @property
     def installing(self):
@@ -60,15 +60,7 @@ class RunSection(JobSection):
         )
 
     def _problem(self):
-        if self._installing:
-            return _("Packages are being installed.")
-        if self.running:
-            return _("A run is under way.")
-        if self.panel.calibrate.running:
-            return _("A calibration is under way; run when it has ended.")
-        if self.panel.evaluate.running:
-            return _("An evaluation is under way; run when it has ended.")
-        return self.panel.inputs.problem()
+        return self.panel.busyProblem() or self.panel.inputs.problem()
 
     def onRun(self, checked=None):
         """Check what is needed, then start."""
