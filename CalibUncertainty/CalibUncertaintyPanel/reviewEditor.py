@@ -11,7 +11,7 @@ import slicer
 import vtk
 import vtk.util.numpy_support
 
-from . import palettes, terminology
+from . import overlayNodes, palettes, terminology
 from .mrmlTools import matrixFromArray, nodesOfClass
 
 MODEL_LABELS_ROLE = "CalibUncertainty.ModelLabels"
@@ -94,7 +94,7 @@ def editableLabels(scene, modelLabels, ctNode):
     displayNode.SetVisibility2DFill(False)
     displayNode.SetVisibility2DOutline(True)
     displayNode.SetSliceIntersectionThickness(OUTLINE_PIXELS)
-    _putBeside(scene, node, modelLabels)
+    overlayNodes.putBeside(scene, node, modelLabels)
     return node
 
 
@@ -193,10 +193,3 @@ def _imageOf(box):
 
 def _arrayOf(image, shape):
     return vtk.util.numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(shape)
-
-
-def _putBeside(scene, node, modelLabels):
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    folder = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(modelLabels))
-    item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(folder, node)
-    hierarchy.SetItemParent(item, folder)

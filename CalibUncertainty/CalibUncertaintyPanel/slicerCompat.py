@@ -33,11 +33,6 @@ def topLayerVolumeId(compositeNode):
     return compositeNode.GetNthLayerVolumeID(UNCERTAINTY_LAYER)
 
 
-def legendFollowsTopLayer(compositeNode):
-    """Whether Slicer draws the colour legend of the volume on top; it does so for the three classic layers only."""
-    return not hasAdditionalLayers(compositeNode)
-
-
 def pythonExecutable():
     """The Python that starts the computation: Slicer's launcher of it, or this one outside Slicer."""
     return shutil.which("PythonSlicer") or sys.executable

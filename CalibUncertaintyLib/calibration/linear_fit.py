@@ -49,6 +49,15 @@ def nll_of_scores(scores: np.ndarray, truth: np.ndarray, sigmoid: bool) -> tuple
     return np.log(total) - of_truth, shifted
 
 
+def nll_sum(scores: np.ndarray, truth: np.ndarray, sigmoid: bool) -> float:
+    """Sum of `nll_of_scores` over all voxels, nats, a chunk of them at a time."""
+    total = 0.0
+    for start in range(0, scores.shape[1], CHUNK_VOXELS):
+        part = slice(start, start + CHUNK_VOXELS)
+        total += float(nll_of_scores(scores[:, part], truth[..., part], sigmoid)[0].sum(dtype=np.float64))
+    return total
+
+
 def fit_linear(
     inputs: np.ndarray, truth: np.ndarray, start: np.ndarray, sigmoid: bool, pull: float, weights: np.ndarray | None = None,
     progress: Progress | None = None, max_passes: int = 200,

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import CalibUncertaintyError
-from .linear_fit import nll_of_scores
+from .linear_fit import nll_sum
 from .softmax import SMALLEST_LOG_PROBABILITY
 
 Triple = tuple[int, int, int]
@@ -165,7 +165,7 @@ class VolumeStore:
             total -= gone.bytes
 
 
-def mean_nll(blocks: Sequence[Block], sigmoid: bool, scores_of) -> float:
+def mean_nll(blocks: Sequence[Block], sigmoid: bool, scores_of: Callable[[Block], np.ndarray]) -> float:
     """Mean NLL over the ROI voxels of these blocks, nats.
 
     :param scores_of: gives the calibrated logits (C, z, y, x) float32 of a block, without the halo.
@@ -173,10 +173,7 @@ def mean_nll(blocks: Sequence[Block], sigmoid: bool, scores_of) -> float:
     total, voxels = 0.0, 0
     for block in blocks:
         scores = scores_of(block)[:, block.roi]
-        truth = block.truth[..., block.roi]
-        for start in range(0, scores.shape[1], 65536):
-            part = slice(start, start + 65536)
-            total += float(nll_of_scores(scores[:, part], truth[..., part], sigmoid)[0].sum(dtype=np.float64))
+        total += nll_sum(scores, block.truth[..., block.roi], sigmoid)
         voxels += scores.shape[1]
     return total / voxels
 

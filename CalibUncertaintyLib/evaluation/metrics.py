@@ -17,8 +17,6 @@ CHUNK_VOXELS = 65536
 SCALARS = (
     "nll", "nll_clipped_fraction", "brier_sum", "brier_mean", "ece_toplabel", "accuracy", "mean_confidence", "signed_gap",
 )
-# What `full_result` says of a class, as numbers that can be averaged
-OF_CLASS = ("brier", "ece", "ace", "ace_adaptive", "mce", "smooth_ece", "signed_gap")
 PARTS = ("reliability", "resolution", "uncertainty", "residual")
 
 
@@ -148,10 +146,6 @@ class CalibrationMetrics:
     def top_bins(self) -> list[dict]:
         """The bins of the highest probability: lower, upper, n, confidence, accuracy, gap."""
         return errors.bin_table(*self._top())
-
-    def class_bins(self, index: int) -> list[dict]:
-        """The bins of one class's probability, for its reliability diagram; accuracy is how often it is the label."""
-        return errors.bin_table(*self._class(index))
 
     def _top(self) -> tuple[np.ndarray, ...]:
         seen = self._counts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,14 @@ def label_number(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return int(value) if value == int(value) else None
+
+
+def label_numbers(labels: Mapping[str, Any]) -> dict[str, tuple[int | None, ...]]:
+    """Every label's number or, of a region, its numbers, by name; None in place of what is no number."""
+    return {
+        str(name): tuple(label_number(part) for part in (value if isinstance(value, list | tuple) else [value]))
+        for name, value in labels.items()
+    }
 
 
 def check_labels(labels: dict[str, Any], path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from .folder import FINAL_CHECKPOINT, Fold, ModelFolder
-from .folder_check import label_number
+from .folder_check import label_numbers
 
 FLIPS = ("off", "mean", "members")
 MOST_SAMPLES = 10_000  # of dropout; our definition: a list of many more would fill the memory before the first pass
@@ -333,11 +333,7 @@ def _difference(first: ModelFolder, other: ModelFolder) -> str:
 
 def _numbered(model: ModelFolder) -> dict[str, tuple]:
     """Every label with its number or, for a region, its numbers. "ignore" has no head: training alone knows it."""
-    labels = {name: value for name, value in model.dataset["labels"].items() if name != "ignore"}
-    return {
-        str(name): tuple(label_number(item) for item in (value if isinstance(value, list | tuple) else [value]))
-        for name, value in labels.items()
-    }
+    return label_numbers({name: value for name, value in model.dataset["labels"].items() if name != "ignore"})
 
 
 def _shown(numbers_of_label: tuple) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from .context_law import ContextLaw, ContextLawFit
 from .distance_bands import refuse_nan
 from .pooled_law import PooledLaw
-from .roi import checked_grid
+from .roi import box_around, checked_grid
 
 TAU = 0.05
 SIGMA_MM = 3.0
@@ -59,7 +59,7 @@ def pooled_within(
     if not (np.isfinite(sigma_mm) and sigma_mm > 0):
         raise ValueError(f"sigma must be above 0 mm, got {sigma_mm}")
     result = np.zeros(roi.shape, np.float32)
-    window = _window(roi)
+    window = box_around(roi)
     if window is None:
         return result
     inside = roi[window]
@@ -124,14 +124,6 @@ def ebcu_self(
     fit = ContextLawFit(np.unique(of_roi[1]).tolist())
     fit.add("the case itself", *of_roi, np.ones(of_roi[0].shape, bool))
     return ebcu(u, label, signed_distance, roi, spacing_zyx, fit.fit(), sigma_mm)
-
-
-def _window(roi: np.ndarray) -> tuple[slice, ...] | None:
-    """The box around the ROI; None where it is empty."""
-    if not roi.any():
-        return None
-    found = [np.flatnonzero(roi.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    return tuple(slice(int(places[0]), int(places[-1]) + 1) for places in found)
 
 
 def _smooth(array: np.ndarray, sigmas: list[float]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from .components import Components, components_of
 from .region import BOUNDARY, NON_BOUNDARY, POSSIBLE_MISS, UNCERTAIN, FoundRegions, Region, reason_of
 from .region_calibration import RegionCalibration
-from .roi import roi_mask
+from .roi import ROUNDING_MM, roi_mask
 
 __all__ = [
     "BOUNDARY",
@@ -121,7 +121,7 @@ def _tell_apart(found: list[dict], components: Components, interfaces: np.ndarra
     """Give every uncertain region its kind, by how many of its voxels lie at a surface."""
     if components.count == 0:
         return
-    at_surface = (np.abs(_take(interfaces, components)) <= limit_mm + 1e-4).astype(np.float64)
+    at_surface = (np.abs(_take(interfaces, components)) <= limit_mm + ROUNDING_MM).astype(np.float64)
     shares = components.sum(at_surface) / np.bincount(components.component, minlength=components.count)
     for region, share in zip(found, shares.tolist(), strict=True):
         region |= {"surface_share": share, "kind": BOUNDARY if share >= 0.5 else NON_BOUNDARY}

@@ -15,7 +15,6 @@ from .options import MemberOptions, SegmentOptions, is_number, paths, refuse_fir
 from .report import file_name
 
 REFERENCES = ("pred", "union")
-MEASURE_SETS = ("standard", "all")
 _OF_CONFIGURATION = (
     "name", "model", "folds", "checkpoints", "flips", "mirroring", "dropout", "seed", "insert_dropout", "previous", "mode",
     "calibration",

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..calibration.linear_fit import fit_linear, nll_of_scores
+from ..calibration.linear_fit import fit_linear, nll_sum
 from ..errors import CalibUncertaintyError
 from ..inference.devices import out_of_memory_in_words
-from ..inference.last_layer import CHUNK_VOXELS, FeaturePredictor, LastLayer
+from ..inference.last_layer import FeaturePredictor, LastLayer
 from ..inference.opinions import Opinions
 from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
@@ -214,7 +214,7 @@ class _Asked:
             near_count += int(np.count_nonzero(near))
             drawn = self._structures(truth)
             for which, each in enumerate(scores):
-                nll[which] += _nll_sum(each[:, near], self.reference.truth(truth[near].astype(np.intp)), heads.sigmoid)
+                nll[which] += nll_sum(each[:, near], self.reference.truth(truth[near].astype(np.intp)), heads.sigmoid)
                 predicted = each > 0 if heads.sigmoid else self._structures(labels[which])
                 overlap[which, :, 0] += (predicted & known).sum(axis=1)
                 overlap[which, :, 1] += (predicted & drawn).sum(axis=1)
@@ -227,14 +227,6 @@ class _Asked:
         if self.reference.heads.sigmoid:
             return self.reference.truth(numbers)
         return np.stack([numbers == value for value in self.reference.heads.values])
-
-
-def _nll_sum(scores: np.ndarray, truth: np.ndarray, sigmoid: bool) -> float:
-    total = 0.0
-    for start in range(0, scores.shape[1], CHUNK_VOXELS):
-        part = slice(start, start + CHUNK_VOXELS)
-        total += float(nll_of_scores(scores[:, part], truth[..., part], sigmoid)[0].sum(dtype=np.float64))
-    return total
 
 
 def _mean_dice(measured: Sequence[_Measured], reference: Reference) -> dict[str, tuple[float, float]]:

@@ -122,7 +122,7 @@ def _summary_row(title: str, metric: Metric, found: Mapping) -> list[str]:
 
 def _with_interval(metric: Metric, found: Mapping, signed: bool = False) -> str:
     mean = metric.text(found["mean"], signed)
-    if found["status"] not in ("ok",):
+    if found["status"] != "ok":
         return mean
     return f"{mean} [{metric.text(found['lower'], signed)}, {metric.text(found['upper'], signed)}]"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +47,7 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
     seconds = {name: stage["s"] for name, stage in stages.items()}
     content["timings_s"] = {**seconds, **forward, "total": time.perf_counter() - began}
     content["stages"] = stages
-    content["peak_memory_mb"] = run.progress.peak_mb or peak_memory_mb()
+    content["peak_memory_mb"] = run.progress.peak_mb
     content["peak_memory_of_stages"] = "own" if run.progress.peak_is_of_stage else "since the process began"
     content["estimate"] = run.estimate.to_json()
     write_json(folder / RESULT_FILE, content)
@@ -250,13 +249,3 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def peak_memory_mb() -> float | None:
-    """Largest resident memory of this process so far, MB; None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -17,6 +17,7 @@ from ..model.folder import ModelFolder
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..uncertainty.aggregation import aggregate
+from ..uncertainty.distance_aware import thin_structures_warning
 from ..uncertainty.interface_distance import signed_distance
 from ..uncertainty.measures import MEASURES
 from ..uncertainty.region_calibration import RegionCalibration
@@ -184,6 +185,13 @@ class Run:
             if all(stored[n] == v for n, v in asked.items())
             else None
         )
+
+    def thin_structures(self) -> list[str]:
+        """That distance-aware entropy says little of structures as thin as these, where it is written down."""
+        if not {"dae", "dae_linear"} & set(self.context_measures):
+            return []
+        said = thin_structures_warning(self.label, self.signed)
+        return [said] if said else []
 
     def outside_of_calibration(self) -> list[str]:
         """In what this CT and what was found in it lie outside of what the applied calibration has seen; see `CalibratedRange`."""

@@ -14,7 +14,7 @@ from ..inference.members import MemberPredictor
 from ..inference.scratch import Scratch
 from ..model.fold_honesty import Splits, case_name, find_splits, in_common, same_name, trained_on
 from ..model.folder import Fold, ModelFolder
-from ..model.folder_check import label_number
+from ..model.folder_check import label_numbers
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from .labelled import FirstStage, RoiVoxels, collect, refuse_repeated
@@ -138,7 +138,7 @@ def _read_dataset(folder: Path) -> dict:
 
 def _refuse_other_dataset(content: dict, model: ModelFolder, folder: Path) -> None:
     """The dataset must number its structures and channels as the one that the model was trained on."""
-    ours, theirs = _numbers_of(content["labels"]), _numbers_of(model.dataset["labels"])
+    ours, theirs = label_numbers(content["labels"]), label_numbers(model.dataset["labels"])
     for name in [*ours, *theirs]:
         if ours.get(name) != theirs.get(name):
             here, there = (_in_words(labels.get(name)) for labels in (ours, theirs))
@@ -160,13 +160,6 @@ def _refuse_other_dataset(content: dict, model: ModelFolder, folder: Path) -> No
             f"{folder / 'dataset.json'}: the input channels are {', '.join(names)}, those of {model.name}"
             f" {', '.join(model.channels)}; give the dataset that it was trained on"
         )
-
-
-def _numbers_of(labels: Mapping) -> dict[str, tuple]:
-    return {
-        str(name): tuple(label_number(part) for part in (value if isinstance(value, list | tuple) else [value]))
-        for name, value in labels.items()
-    }
 
 
 def _in_words(numbers: tuple | None) -> str:
