@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import CalibUncertaintyError
+from .nrrd_file import can_write, write_nrrd
 
 # A rotation stored in single precision, as NIfTI does, is orthonormal to about 1e-6; a tilted gantry is off by 1e-2 and more.
 ORTHOGONALITY_TOLERANCE = 1e-3
@@ -85,10 +86,13 @@ class Volume:
         path = Path(path)
         refuse_unusable_name(path)
         try:
-            sitk.WriteImage(self.to_sitk(), str(path), True, compression_level)
-            image = sitk.ReadImage(str(path))  # kept in a name: the view below does not keep it alive
-            written = sitk.GetArrayViewFromImage(image)
-            whole = written.shape == self.array.shape and np.array_equal(written, self.array, equal_nan=True)
+            if path.suffix == ".nrrd" and can_write(self):
+                whole = write_nrrd(self, path, compression_level)
+            else:
+                sitk.WriteImage(self.to_sitk(), str(path), True, compression_level)
+                image = sitk.ReadImage(str(path))  # kept in a name: the view below does not keep it alive
+                written = sitk.GetArrayViewFromImage(image)
+                whole = written.shape == self.array.shape and np.array_equal(written, self.array, equal_nan=True)
         except (RuntimeError, OSError) as error:
             raise CalibUncertaintyError(
                 f"{path} cannot be written ({_last_line(error)}); check free space and permission of the folder"

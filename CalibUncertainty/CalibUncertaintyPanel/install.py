@@ -29,6 +29,7 @@ PACKAGES = {  # import name -> requirement
     "nnunetv2": NNUNET,
     "edt": "edt>=2.3",
     "cc3d": "connected-components-3d>=3.12",
+    "isal": "isal>=1.6",
     "matplotlib": "matplotlib>=3.6",
     "fiducio": "fiducio>=0.2",
 }
@@ -36,10 +37,11 @@ SIZES_MB = {  # on disk, with what they need themselves and Slicer does not have
     "nnunetv2": 500,
     "edt": 15,
     "cc3d": 20,
+    "isal": 1,
     "matplotlib": 100,
     "fiducio": 1,
 }
-COMPUTING = ("nnunetv2", "edt", "cc3d")  # and PyTorch
+COMPUTING = ("nnunetv2", "edt", "cc3d", "isal")  # and PyTorch
 PICTURES = ("matplotlib",)  # of the pages that calibrating and evaluating write
 INDEX = ("pypi.org", 443)
 KEPT = ("numpy", "SimpleITK", "torch", "torchvision", "vtk", "scipy", "requests")
