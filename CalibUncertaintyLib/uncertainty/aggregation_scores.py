@@ -6,6 +6,7 @@ is NaN. Sums are in float64.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 
 from .budget import ValueCounts
 from .components import components_of
-from .interface_distance import distance_to_interfaces
+from .interface_distance import distance_to_interfaces, touching
 from .roi import box_around
 
 PATCH_VOXELS = 10
@@ -112,8 +113,20 @@ def boundary_band(label: np.ndarray, width: int = BOUNDARY_VOXELS) -> np.ndarray
     band = np.zeros(label.shape, bool)
     box = box_around(label != 0, (width, width, width))
     if box is not None:
-        band[box] = distance_to_interfaces(label[box], (1.0, 1.0, 1.0)) <= (width - 2) / 2 + 1e-4
+        band[box] = _grown(touching(label[box]), (width - 2) // 2)
     return band
+
+
+def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
+    """A (z, y, x) mask and all voxels no farther than `radius` voxels from it (Euclidean)."""
+    steps = range(-radius, radius + 1)
+    found = mask.copy()
+    for step in itertools.product(steps, steps, steps):
+        if 0 < sum(n * n for n in step) <= radius * radius:
+            here = tuple(slice(max(0, n), length + min(0, n)) for n, length in zip(step, mask.shape, strict=True))
+            there = tuple(slice(max(0, -n), length - max(0, n)) for n, length in zip(step, mask.shape, strict=True))
+            found[here] |= mask[there]
+    return found
 
 
 def per_volume(u: np.ndarray, label: np.ndarray, roi: np.ndarray | None = None) -> float:

@@ -24,9 +24,13 @@ class Components:
 
     def first_by(self, key: np.ndarray) -> np.ndarray:
         """For each component the position in `voxel` of its least key; of equal keys the first voxel."""
-        order = np.lexsort((key, self.component))
-        first = np.searchsorted(self.component[order], np.arange(self.count))
-        return order[first]
+        if self.count == 1:
+            return np.array([key.argmin()])
+        order = np.argsort(self.component, kind="stable")
+        component, sorted_key = self.component[order], key[order]
+        least = np.minimum.reduceat(sorted_key, np.searchsorted(component, np.arange(self.count)))
+        places = np.flatnonzero(sorted_key == least[component])
+        return order[places[np.searchsorted(component[places], np.arange(self.count))]]
 
     def majority(self, labels: np.ndarray) -> np.ndarray:
         """(count,) most frequent label above 0 in each component, 0 when there is none; of equal ones the lowest."""

@@ -19,13 +19,7 @@ def distance_to_interfaces(label: np.ndarray, spacing_zyx: tuple[float, float, f
     Source: our definition; exact distance transform of the edt library (Felzenszwalb & Huttenlocher 2012).
     """
     label = checked_grid(label, spacing_zyx)
-    surface = np.zeros(label.shape, bool)
-    for axis in range(3):
-        low = (slice(None),) * axis + (slice(None, -1),)
-        high = (slice(None),) * axis + (slice(1, None),)
-        differs = label[low] != label[high]
-        surface[low] |= differs
-        surface[high] |= differs
+    surface = touching(label)
     if not surface.any():
         return np.full(label.shape, np.inf, np.float32)
     import edt
@@ -33,6 +27,18 @@ def distance_to_interfaces(label: np.ndarray, spacing_zyx: tuple[float, float, f
     anisotropy = tuple(float(step) for step in spacing_zyx)
     # the same numbers with any number of threads
     return edt.edt(~surface, anisotropy=anisotropy, black_border=False, parallel=os.cpu_count() or 1)
+
+
+def touching(label: np.ndarray) -> np.ndarray:
+    """Which voxels of a (z, y, x) array touch another label with a face, (z, y, x) bool."""
+    surface = np.zeros(label.shape, bool)
+    for axis in range(3):
+        low = (slice(None),) * axis + (slice(None, -1),)
+        high = (slice(None),) * axis + (slice(1, None),)
+        differs = label[low] != label[high]
+        surface[low] |= differs
+        surface[high] |= differs
+    return surface
 
 
 def signed_distance(label: np.ndarray, spacing_zyx: tuple[float, float, float]) -> np.ndarray:

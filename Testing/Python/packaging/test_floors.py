@@ -12,7 +12,7 @@ MIDDLE = ("inference", "calibration", "uncertainty", "evaluation")
 # From the ground up. A name is a file or a folder of the library; those on one line may import each other.
 FLOORS = (
     ("errors", "version", "plain_json", "value_codes"),
-    ("progress", "volume", "reading", "dicom_check", "nifti_check", "body"),
+    ("progress", "volume", "reading", "dicom_check", "nifti_check", "nrrd_file", "body"),
     ("model",),
     MIDDLE,
     ("trainers",),
