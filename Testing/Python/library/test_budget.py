@@ -90,3 +90,17 @@ def test_pieces_add_up_and_bad_input_is_refused():
                   lambda: whole.quantile(2), lambda: whole.voxels_above(math.nan), lambda: whole.add(u, roi[1:])):  # fmt: skip
         with pytest.raises(ValueError):
             wrong()
+
+
+def test_a_budget_of_whole_voxels_is_used_up_whatever_the_rounding():
+    counts = ValueCounts.of(np.float32([0.5, 0.4, 0.3, 0.2, 0.1]), None, 0.1)
+    assert 0.3 / 0.1 < 3  # in floating point
+    assert counts.threshold_for_volume(0.3).voxels == 3
+    assert counts.threshold_for_share(0.6).voxels == 3
+
+
+def test_voxels_added_after_a_question_count_in_the_next_answer():
+    counts = ValueCounts.of(np.float32([0.5, 0.25]), None, 1.0)
+    assert (counts.voxels, counts.voxels_above(0.5)) == (2, 1)
+    counts.add(np.float32([0.75, 0.5]))
+    assert (counts.voxels, counts.voxels_above(0.5)) == (4, 3)

@@ -10,6 +10,7 @@ from context_scene import LABELS, scene
 
 from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.uncertainty.context_law import ContextLaw, ContextLawFit
+from CalibUncertaintyLib.uncertainty.distance_bands import bands_of
 from CalibUncertaintyLib.uncertainty.pooled_law import PooledLawFit
 from CalibUncertaintyLib.uncertainty.quantile_tables import (
     LEVELS,
@@ -308,3 +309,17 @@ def test_a_pooled_law_of_nothing_ranks_nothing():
         PooledLawFit().add("Q", np.array([np.nan]), np.ones(1))
     with pytest.raises(ValueError, match="distances"):
         PooledLawFit().add("Q", np.ones(2), np.ones(1))
+
+
+def test_a_distance_on_an_edge_belongs_to_the_band_beyond_it_whatever_its_rounding():
+    for band, edge in enumerate((1, 2, 3, 5, 7, 10, 15), start=1):
+        rounded = np.nextafter(np.float32(edge), np.float32(0))  # as the root of a sum of squares may come out
+        assert bands_of([edge, -edge, rounded, edge - 0.01]).tolist() == [band, band, band, band - 1]
+    assert bands_of([0.0, -0.0, np.inf]).tolist() == [0, 0, 7]
+
+
+def test_nothing_lies_above_what_is_higher_than_all_that_was_seen():
+    u, label, signed = scene().of_roi()
+    law = law_of(u, label, signed)
+    for higher in (1.001 * float(u.max()), 2.0, 100.0, 1e9):
+        assert (law.tail(np.full(u.shape, higher, np.float32), label, signed) == 0).all()

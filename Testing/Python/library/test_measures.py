@@ -301,3 +301,22 @@ def test_one_doubtful_region_alone_reaches_the_default_threshold(measure):
         value = measures_of(among, True)[measure.id][0] / measure.default_threshold(3, sigmoid=True)
         assert value == pytest.approx(measures_of(alone, True)[measure.id][0] / measure.default_threshold(1, sigmoid=True))
         assert value > 1
+
+
+def test_probabilities_rounded_beyond_one_leave_no_range_in_one_pass_either():
+    p = np.float32([[np.nextafter(np.float32(1), np.float32(2)), 1.0], [0.0, 1e-9]])
+    for values in (*measures_of(p).values(), confidence_complement(p), margin(p)):
+        assert (values >= 0).all()
+
+
+@pytest.mark.parametrize("tiny", [1e-20, 1e-12, 1e-9])
+def test_entropy_sees_classes_that_are_next_to_impossible(tiny):
+    p = np.float32([[1.0], [tiny], [0.0]])
+    assert float(entropy(p)[0]) == pytest.approx(-tiny * math.log(tiny), rel=1e-5)
+
+
+@pytest.mark.parametrize("regions", range(1, 30))
+def test_undecided_regions_reach_the_upper_end_and_do_not_pass_it(regions):
+    undecided = np.full((regions, 3), 0.5, np.float32)
+    assert (entropy(undecided, sigmoid=True) <= np.float32(MEASURES["entropy"].upper(regions, 1, True))).all()
+    assert entropy(undecided, sigmoid=True) == pytest.approx(math.log(2), abs=1e-6)

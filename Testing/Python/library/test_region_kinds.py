@@ -12,7 +12,12 @@ from test_regions import LABELS, SPACING, found_in, geometry, scene
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.uncertainty.components import components_of
 from CalibUncertaintyLib.uncertainty.interface_distance import signed_distance
-from CalibUncertaintyLib.uncertainty.region_calibration import RegionCalibration, RegionCalibrationFit, holds_error
+from CalibUncertaintyLib.uncertainty.region_calibration import (
+    KindCalibration,
+    RegionCalibration,
+    RegionCalibrationFit,
+    holds_error,
+)
 from CalibUncertaintyLib.uncertainty.regions import boundary_mm
 
 
@@ -156,6 +161,7 @@ def test_the_calibration_survives_json_and_damage_is_said_in_one_line():
 
 def test_a_region_holds_an_error_by_its_share_or_its_volume():
     assert not holds_error(0, 5, 1.0)
+    assert not holds_error(0, 0, 1.0)  # a region that was not found again
     assert holds_error(1, 10, 1.0)
     assert not holds_error(1, 11, 1.0)
     assert holds_error(3, 1000, 4.0)
@@ -192,3 +198,50 @@ def test_what_was_hardly_ever_wrong_is_listed_after_everything_else():
     found = found_in(given, calibration=fit.fit())
     assert [(region.id, region.kind) for region in found] == [(1, "possible_miss"), (2, "uncertain")]
     assert [len(places) for places in found.places] == [4, 3]
+
+
+def test_half_of_the_voxels_at_a_surface_and_a_distance_on_the_limit_are_enough():
+    given = scene()
+    given["measure_array"][5, 12, 8:10] = 1.0
+    given["expected_error"][:] = given["measure_array"]
+    limit = np.float32(boundary_mm(SPACING))
+    assert float(limit) > boundary_mm(SPACING)  # float32 rounds this one up
+    interfaces = np.full(given["label"].shape, limit)
+    (region,) = found_in(given, interfaces=interfaces)
+    assert (region.kind, region.surface_share) == ("boundary", 1.0)
+    interfaces[5, 12, 8] = -50.0
+    (region,) = found_in(given, interfaces=interfaces)
+    assert (region.kind, region.surface_share) == ("boundary", 0.5)
+    interfaces[5, 12, 9] = limit + np.float32(0.01)
+    assert found_in(given, interfaces=interfaces)[0].kind == "non_boundary"
+
+
+def test_a_region_is_listed_last_only_where_its_interval_leaves_no_doubt():
+    given = scene()
+    given["measure_array"][5, 12, 8:11] = 1.0
+    given["expected_error"][:] = 0.5 * given["measure_array"]
+    given["p_foreground"][1, 35, 20:24] = 0.9
+    fit = RegionCalibrationFit()
+    for case in range(60):
+        fit.add(f"P{case}", "uncertain", 0.003, case < 4)
+    found = found_in(given, calibration=fit.fit())
+    assert found[0].chance < 0.1 < found[0].chance_interval[1]
+    assert [region.kind for region in found] == ["uncertain", "possible_miss"]
+
+
+def test_a_score_on_the_border_of_two_steps_belongs_to_the_higher():
+    steps = KindCalibration((-math.inf, 0.0), (0.2, 0.8), (0.1, 0.7), (0.3, 0.9), (10, 20))
+    calibration = RegionCalibration({"boundary": steps}, 3)
+    assert calibration.chance_of("boundary", 1.0)["chance"] == 0.8  # ln 1 = 0
+    assert calibration.chance_of("boundary", 0.999)["chance"] == 0.2
+
+
+def test_many_regions_of_one_score_weigh_more_than_a_few():
+    fit = RegionCalibrationFit()
+    for score, right, regions in ((0.1, 3, 5), (0.2, 0, 100), (0.3, 1, 5)):
+        for number in range(regions):
+            fit.add("P", "boundary", score, number < right)
+    calibration = fit.fit()
+    # the first two are out of order and become one step; their 3 of 105 stay below the third's 1 of 5
+    assert calibration.chance_of("boundary", 0.2)["chance"] == pytest.approx(3.5 / 106)
+    assert calibration.chance_of("boundary", 0.3)["chance"] == pytest.approx(1.5 / 6)

@@ -52,3 +52,11 @@ def test_a_gap_of_exactly_so_many_millimetres_is_bridged_and_one_a_little_longer
     assert components_of(mask, 0, (1.0, 1.0, 0.3), 2.09).count == 2
     assert components_of(~mask & False, 0, (1.0, 1.0, 0.3), 2.0).count == 0
     assert components_of(np.ones((3, 3, 3), bool), 0, (1.0, 1.0, 1.0), 2.0).count == 1
+
+
+def test_a_gap_of_whole_voxels_is_merged_whatever_the_rounding():
+    mask = np.zeros((3, 3, 12), bool)
+    mask[1, 1, [2, 5]] = True
+    assert 0.3 / 0.1 < 3  # in floating point
+    assert components_of(mask, 0, (1.0, 1.0, 0.1), 0.3).count == 1
+    assert components_of(mask, 0, (1.0, 1.0, 0.1), 0.29).count == 2

@@ -311,3 +311,34 @@ def test_the_same_doubt_weighs_more_at_a_small_structure():
     assert [region.structure for region in found] == ["Brainstem", "Mandible"]
     assert found[0].score < found[1].score
     assert found[0].share == pytest.approx(1.2 / 40)
+
+
+def test_the_probability_of_a_miss_itself_is_listed():
+    given = scene()
+    given["p_foreground"][1, 35, 20:24] = np.nextafter(np.float32(0.25), np.float32(0))
+    assert list(found_in(given, miss_probability=0.25)) == []
+    given["p_foreground"][1, 35, 21] = 0.25
+    assert [region.voxels for region in found_in(given, miss_probability=0.25)] == [1]
+
+
+def test_a_region_of_just_the_smallest_volume_is_listed_whatever_the_rounding():
+    given, spacing = scene(), (2.0, 0.6, 0.6)
+    given["measure_array"][5, 12, 8:11] = 1.0
+    assert 2.16 / math.prod(spacing) > 3  # three voxels are 2.16 mm3, which rounding hides
+    volume = geometry(given["label"], spacing)
+    assert [region.voxels for region in found_in(given, volume=volume, min_volume_mm3=2.16)] == [3]
+    assert list(found_in(given, volume=volume, min_volume_mm3=2.17)) == []
+
+
+def test_of_equal_scores_the_larger_region_comes_first_and_of_equal_ones_the_one_farther_right():
+    given = scene()
+    for place, error in (((4, 11, 9), 0.5), ((4, 15, 9), 0.5), ((5, 18, 8), 0.5)):
+        given["measure_array"][place], given["expected_error"][place] = 1.0, error
+    given["measure_array"][5, 14:16, 3] = 1.0
+    given["expected_error"][5, 14:16, 3] = 0.25
+    found = list(found_in(given))
+    assert [region.voxels for region in found] == [2, 1, 1, 1]
+    assert len({region.score for region in found}) == 1
+    peaks = [region.peak_lps_mm for region in found[1:]]
+    assert peaks == sorted(peaks)
+    assert peaks[0][0] < peaks[1][0] == peaks[2][0]  # in the order of the array it would be the last

@@ -139,3 +139,13 @@ def test_what_makes_no_sense_is_refused():
         ThresholdFit("mi", 1.0).add("case", np.zeros(3), np.zeros(4, dtype=bool))
     with pytest.raises(CalibUncertaintyError, match=r"P03.*NaN"):
         ThresholdFit("mi", 1.0).add("P03", np.array([0.1, np.nan]), np.zeros(2, dtype=bool))
+
+
+def test_values_beyond_the_range_count_as_its_end():
+    u, error = make_case(3)
+    u[:50] = 3.0 * UPPER
+    beyond, clipped = ThresholdFit("entropy", UPPER), ThresholdFit("entropy", UPPER)
+    beyond.add("case", u, error)
+    clipped.add("case", np.minimum(u, np.float32(UPPER)), error)
+    assert np.array_equal(beyond.fit().mean_curve, clipped.fit().mean_curve)
+    assert beyond.fit().value == clipped.fit().value
