@@ -134,9 +134,19 @@ class ThresholdSection:
             return
         self._isStopped = threading.Event()
         key, roi = self._asked
-        voxelMl = overlays.maps.get(key).voxel_volume_ml
-        self._answer.start(overlays.maps.masked(key, roi).counts, voxelMl, self._isStopped.is_set)
+        try:
+            voxelMl, masked = overlays.maps.get(key).voxel_volume_ml, overlays.maps.masked(key, roi)
+        except Exception as error:  # a file of the Result folder may be gone or damaged
+            self._fail(error)
+            return
+        self._answer.start(masked.counts, voxelMl, self._isStopped.is_set)
         self._timer.start()
+
+    def _fail(self, error):
+        """Say why nothing is counted, in place of what would be flagged; it is not tried again."""
+        logging.error("CalibUncertainty: the values cannot be counted: %s", error)
+        self._problem = str(error)
+        self.panel.update()
 
     def _onTimer(self):
         answer = self._answer.poll()
@@ -145,13 +155,12 @@ class ThresholdSection:
         choice = self._asked
         self.release()
         if answer.error is not None:
-            logging.error("CalibUncertainty: the values cannot be counted: %s", answer.error)
-            self._problem = str(answer.error)
-            self._asked = choice  # it is not tried again
-        else:
-            while len(self._counts) >= KEPT_COUNTS:
-                self._counts.pop(next(iter(self._counts)))
-            self._counts[choice] = answer.value
+            self._asked = choice
+            self._fail(answer.error)
+            return
+        while len(self._counts) >= KEPT_COUNTS:
+            self._counts.pop(next(iter(self._counts)))
+        self._counts[choice] = answer.value
         self.panel.update()
 
 

@@ -87,7 +87,10 @@ def test_an_exit_without_a_word_is_an_error(run_job):
 
 def test_a_hang_is_reported_once_and_can_still_be_cancelled(run_job):
     job = run_job("hang", stallSeconds=0.3)
-    deadline, stalls = time.monotonic() + 10, []
+    deadline, stalls = time.monotonic() + 20, []
+    while time.monotonic() < deadline and "about to hang" not in job.details():  # starting may take longer than the stall
+        job.poll()
+        time.sleep(0.02)
     while time.monotonic() < deadline and len(stalls) < 1:
         stalls += [event for event in job.poll() if event.kind == "stalled"]
         time.sleep(0.02)

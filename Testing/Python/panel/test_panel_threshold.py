@@ -209,3 +209,11 @@ def test_values_that_cannot_be_counted_are_said_once(counted, slicer_application
     assert "NaN" in counted.wait()
     counted.ui.measureComboBox.setCurrentIndex([info.id for info in counted.layers._measures].index("conf"))
     assert "Above the threshold" in counted.wait()
+
+
+def test_a_map_that_goes_before_it_is_counted_is_said_in_its_place(counted):
+    counted.overlays.maps.clear()
+    shutil.rmtree(counted.resultFolder)
+    counted.threshold.onNewOverlays()
+    counted.threshold.update()
+    assert "missing from the Result folder" in counted.wait()

@@ -11,11 +11,11 @@ def _lettingGo():
     return "done"
 
 
-def _passesUntil(isSo):
+def _passesUntil(condition):
     from Harness import python_lock
 
     passes = 0
-    while not isSo() and passes < 3 * LETTING_GO:
+    while not condition() and passes < 3 * LETTING_GO:
         python_lock.processEvents()
         python_lock.wait(0.005)
         passes += 1
