@@ -11,6 +11,7 @@ from . import ctVolume, dropped, install, layersCt, overlayNodes, slicerCompat, 
 from .aggregatesSection import AggregatesSection
 from .calibrateSection import CalibrateSection
 from .calibrationSection import CalibrationSection
+from .collapsible import holdContentsOfAll
 from .compareSection import CompareSection
 from .contoursSection import ContoursSection
 from .ctBelow import CtBelow
@@ -43,6 +44,7 @@ class Panel(VTKObservationMixin):
         VTKObservationMixin.__init__(self)
         self.widget = widget
         self.ui = slicer.util.childWidgetVariables(widget)
+        holdContentsOfAll(self.ui)
         self.logic = logic
         self.scene = slicer.mrmlScene
         self.parameterNode = None

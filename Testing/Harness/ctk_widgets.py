@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 
-from PySide6.QtCore import Property, QRect, QSize, Qt, Signal
+from PySide6.QtCore import Property, QEvent, QRect, QSize, Qt, Signal
 from PySide6.QtGui import QColor
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -28,6 +28,8 @@ from PySide6.QtWidgets import (
 from .ctk_paths import ctkDirectoryButton, ctkPathLineEdit
 from .pythonqt import emulatedCppClass
 
+_TO_PARENT = "visibilityToParent"  # CTK's name of what a child of a collapsible button is when it is not collapsed
+
 
 @emulatedCppClass
 class ctkCollapsibleButton(QAbstractButton):
@@ -40,7 +42,7 @@ class ctkCollapsibleButton(QAbstractButton):
         super().__init__(args[-1] if args and isinstance(args[-1], QWidget) else None)
         self.setCheckable(True)
         self.setChecked(True)
-        self._hiddenByCollapse = []
+        self._forcing = False
         self.setSizePolicy(QSizePolicy.Minimum, QSizePolicy.Preferred)
         self.setContentsMargins(0, self._headerSize().height(), 0, 0)
         if args and isinstance(args[0], str):
@@ -81,14 +83,28 @@ class ctkCollapsibleButton(QAbstractButton):
         painter.drawText(QRect(height, 0, self.width - height, height), Qt.AlignVCenter | Qt.AlignLeft, self.text)
 
     def _onToggled(self, checked):
-        if not checked:
-            contents = [child for child in self.children() if isinstance(child, QWidget)]
-            self._hiddenByCollapse = [child for child in contents if not child.isHidden()]
-        for child in self._hiddenByCollapse:
-            child.setVisible(checked)
+        for child in [child for child in self.children() if isinstance(child, QWidget)]:
+            if child.property(_TO_PARENT) is None:
+                child.setProperty(_TO_PARENT, not child.isHidden())
+                child.installEventFilter(self)
+            self._setChildVisibility(child)
         self.setMaximumHeight(16777215 if checked else self.sizeHint().height())
         self.updateGeometry()
         self.contentsCollapsed.emit(not checked)
+
+    def _setChildVisibility(self, child):
+        self._forcing = True
+        child.setVisible(self.isChecked() and child.property(_TO_PARENT))
+        self._forcing = False
+
+    def eventFilter(self, child, event):
+        """As CTK: what is shown while it is collapsed waits; what is hidden then has been hidden already and is not noticed."""
+        if not self._forcing and event.type() == QEvent.ShowToParent:
+            child.setProperty(_TO_PARENT, True)
+            self._setChildVisibility(child)
+        elif not self._forcing and event.type() == QEvent.HideToParent:
+            child.setProperty(_TO_PARENT, False)
+        return False
 
     collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
     contentsFrameShape = Property(int, lambda self: 0, lambda self, value: None)

@@ -84,6 +84,25 @@ def test_a_collapsed_button_hides_its_contents_and_shows_them_again(ctk, slicer_
     assert hidden.isHidden()
 
 
+def test_what_is_shown_in_a_collapsed_button_waits_and_what_is_hidden_in_it_comes_back(ctk, slicer_application):
+    import qt
+
+    button = ctk.ctkCollapsibleButton("Inputs")
+    layout = qt.QVBoxLayout(button)
+    shown, hidden = qt.QLabel("a"), qt.QLabel("b")
+    layout.addWidget(shown)
+    layout.addWidget(hidden)
+    hidden.hide()
+    button.collapsed = True
+    hidden.show()
+    shown.hide()
+    assert shown.isHidden()
+    assert hidden.isHidden()
+    button.collapsed = False
+    assert not hidden.isHidden()
+    assert not shown.isHidden()  # CTK did not notice: it was hidden already
+
+
 def test_a_node_combo_box_follows_the_scene(combo, slicer_scene):
     heard = []
     combo.connect("currentNodeChanged(vtkMRMLNode*)", heard.append)
