@@ -27,6 +27,8 @@ CHANNEL_BYTES = (12, 4)
 BOX_BYTES = 56
 # How much of the CT the boxes hold, and how much of it some member is not sure to be background: only the members can tell.
 BOX_SHARE, AWAKE_SHARE = 0.4, 0.25
+# How much of that lies in cells where a member draws more than one label, a byte each, always on the disk. A guess.
+MIXED_SHARE = 0.5
 CELL_PLANES = 8
 # Of the maps as written, to their size in memory. A guess: noise-free background compresses well, the rest does not.
 COMPRESSED = 0.5
@@ -189,7 +191,8 @@ def estimate(
     forwards = sum(part.tiles(step_size) * part.members * part.passes for part in parts)
     members, voxels = sum(part.members for part in parts), math.prod(parts[0].shape)
     pools = [2 * heads * math.prod(part.grid) for part in parts]
-    cells = 4 * (temperatures * heads + 1 + extras) * int(voxels * min(AWAKE_SHARE, share)) if members > 1 else 0
+    awake = int(voxels * min(AWAKE_SHARE, share)) if members > 1 else 0
+    cells, labels = 4 * (temperatures * heads + 1 + extras) * awake, int(MIXED_SHARE * members * awake)
     fields = 4 * (structures + measures + 1) * int(voxels * share)
     (while_asking, _), (held, on_disk), (least, least_on_disk) = map(
         _scratch, ([*pools, cells], [*pools, cells, fields], pools)
@@ -207,7 +210,7 @@ def estimate(
         device, tuple(part.grid for part in parts), members, tiles, forwards,
         _seconds(parts, heads, costs, kind, precision, step_size, threads, seconds_per_forward, voxels * share, maps, extras),
         seconds_per_forward is not None, stages[worst] / 1e6, at_least, worst, gpu, gpu_least,
-        on_disk / 1e6, least_on_disk / 1e6, written / 1e6, full_volume,
+        (on_disk + labels) / 1e6, least_on_disk / 1e6, written / 1e6, full_volume,
     )  # fmt: skip
 
 

@@ -234,6 +234,13 @@ def test_measures_that_are_asked_for_take_maps_and_what_they_need_of_the_members
     assert alone[0] == alone[1]
 
 
+def test_what_each_member_draws_is_a_byte_on_the_disk_and_no_memory():
+    few, many = (estimate([part((200, 300, 300), members=members)], 6) for members in (2, 102))
+    # in half of the quarter of the voxels that may be structure
+    assert many.scratch_mb - few.scratch_mb == pytest.approx(100 * 0.125 * math.prod((200, 300, 300)) / 1e6)
+    assert many.ram_mb == few.ram_mb
+
+
 def test_the_sum_of_logits_goes_to_the_disk_when_it_is_large():
     small, large = estimate([part((30, 60, 60))], 6), estimate([part((300, 400, 400))], 25)
     assert (small.scratch_least_mb, small.scratch_mb) == (0.0, 0.0)
