@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from PySide6.QtCore import Property, Signal
+from PySide6.QtCore import Property, QSettings, Signal
 from PySide6.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QPushButton, QSizePolicy, QToolButton, QWidget
 
 from .pythonqt import emulatedCppClass
+
+MOST_PATHS = 5  # CTK's history
 
 
 @emulatedCppClass
@@ -68,12 +70,29 @@ class ctkPathLineEdit(QWidget):
         path = self._edit.currentText
         if not path:
             return
+        history = [path, *(each for each in self._history() if each != path)]
+        QSettings().setValue(self._historyKey, history)
         index = self._edit.findText(path)
         if index >= 0:
             self._edit.setCurrentIndex(index)
             self._edit.removeItem(index)
         self._edit.insertItem(0, path)
         self._edit.setCurrentIndex(0)
+
+    @property
+    def _historyKey(self):
+        return f"ctkPathLineEdit/{self._settingKey or self.objectName}"
+
+    def _history(self):
+        kept = QSettings().value(self._historyKey) or ()
+        return [kept] if isinstance(kept, str) else list(kept)
+
+    def _setSettingKey(self, key):
+        """As in CTK the path that was used last is there at once, where there is none yet."""
+        self._settingKey, path = key, self._edit.currentText
+        self._edit.clear()
+        self._edit.addItems(self._history()[:MOST_PATHS])
+        self._edit.setEditText(path or self._edit.itemText(0))
 
     def _setNameFilters(self, value):
         self._nameFilters = tuple(value)
@@ -84,7 +103,7 @@ class ctkPathLineEdit(QWidget):
     currentPath = Property(str, lambda self: self._edit.currentText, _setCurrentPath)
     filters = Property(int, _hold("_filters")[0], lambda self, value: setattr(self, "_filters", int(value)))
     nameFilters = Property("QStringList", lambda self: self._nameFilters, _setNameFilters)
-    settingKey = Property(str, *_hold("_settingKey"))
+    settingKey = Property(str, lambda self: self._settingKey, _setSettingKey)
     label = Property(str, *_hold("_label"))
     showBrowseButton = Property(
         bool, lambda self: not self._button.isHidden(), lambda self, value: self._button.setVisible(value)

@@ -66,6 +66,24 @@ def test_a_path_edit_browses_with_the_prepared_answer(ctk, slicer_application, t
     assert edit.currentPath == str(tmp_path)
 
 
+def test_a_path_edit_begins_with_the_path_that_was_used_last(ctk, slicer_application):
+    import qt
+
+    qt.QSettings().remove("ctkPathLineEdit")
+    first = ctk.ctkPathLineEdit()
+    first.settingKey = "Example/Folder"
+    assert first.currentPath == ""
+    for path in ("/a", "/b", "/a"):
+        first.currentPath = path
+        first.addCurrentPathToHistory()
+    heard, second = [], ctk.ctkPathLineEdit()
+    second.connect("currentPathChanged(QString)", heard.append)
+    second.settingKey = "Example/Folder"
+    assert (second.currentPath, heard[-1]) == ("/a", "/a")
+    assert [second.comboBox().itemText(row) for row in range(second.comboBox().count)] == ["/a", "/b"]
+    qt.QSettings().remove("ctkPathLineEdit")
+
+
 def test_a_collapsed_button_hides_its_contents_and_shows_them_again(ctk, slicer_application):
     import qt
 
