@@ -35,7 +35,7 @@ from tree_memory import Watched, memory_mb, run_watched
 HERE = Path(__file__).resolve().parent
 WORD = "FIGURES "
 CTS = {  # (z, y, x) voxels, mm
-    "thin": ((64, 256, 256), (2.5, 0.9, 0.9)),
+    "thin": ((64, 256, 200), (2.5, 0.9, 0.9)),  # twelve tiles
     "slim": ((56, 256, 256), (2.5, 0.9, 0.9)),  # one row of tiles
     "usual": ((160, 256, 256), (2.5, 0.9, 0.9)),
     "whole-body": ((600, 512, 512), (1.5, 0.98, 0.98)),
