@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import SimpleITK as sitk
 
 from ..errors import CalibUncertaintyError
 from ..volume import Volume
 
-# Readers that hand nnU-Net the array as SimpleITK has it, (z, y, x)
-_PLAIN_READERS = ("SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO")
+_PLAIN_READERS = ("SimpleITKIO", "NibabelIO")  # they hand nnU-Net the array as SimpleITK has it, (z, y, x)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def reader_frame(volume: Volume, reader: str) -> Frame:
     Raises CalibUncertaintyError for a reader that is not for volumes of CT.
     """
     if reader in _PLAIN_READERS:
-        return Frame((0, 1, 2)) if reader != "SimpleITKIOWithReorient" else _ras_frame(volume)
+        return Frame((0, 1, 2))
+    if reader == "SimpleITKIOWithReorient":
+        return _itk_ras_frame(volume)
     if reader == "NibabelIOWithReorient":
         return _ras_frame(volume)
     raise CalibUncertaintyError(f"the model's plans read images with {reader}, which is not a reader of CT volumes")
@@ -72,3 +74,17 @@ def _ras_frame(volume: Volume) -> Frame:
     axes = tuple(int(2 - source[2 - axis]) for axis in range(3))
     flipped = tuple(axis for axis in range(3) if orientation[source[2 - axis], 1] < 0)
     return Frame(axes, flipped)
+
+
+def _itk_ras_frame(volume: Volume) -> Frame:
+    """Axes turned to RAS as ITK turns them, seen on a small image of numbered voxels.
+
+    Where two axes are equally near, as in scans turned by 45 degrees, ITK and nibabel decide differently.
+    """
+    numbered = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    image = sitk.GetImageFromArray(numbered)
+    image.SetDirection(np.asarray(volume.direction_lps, dtype=float).ravel().tolist())
+    turned = sitk.GetArrayFromImage(sitk.DICOMOrient(image, "RAS"))
+    axes = tuple(numbered.shape.index(count) for count in turned.shape)
+    corner = np.argwhere(numbered.transpose(axes) == turned[0, 0, 0])[0]
+    return Frame(axes, tuple(int(axis) for axis in np.flatnonzero(corner)))
