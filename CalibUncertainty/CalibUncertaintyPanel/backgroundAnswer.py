@@ -34,7 +34,7 @@ class BackgroundAnswer:
             args=(self._latest, function, arguments),
             name=f"CalibUncertainty-{self._name}",
             daemon=True,
-        )
+        )  # pythonqt: ok, it gets its turns
         thread.start()
         TURNS.give(thread)
 

@@ -108,7 +108,9 @@ class Job:
             self._log.close()
             raise
         self._readers = [
-            threading.Thread(target=self._read, args=(name,), name=f"CalibUncertainty-{name}", daemon=True)
+            threading.Thread(  # pythonqt: ok, see `_letRead`
+                target=self._read, args=(name,), name=f"CalibUncertainty-{name}", daemon=True
+            )
             for name in ("stdout", "stderr")
         ]
         for reader in self._readers:

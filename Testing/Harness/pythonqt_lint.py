@@ -44,6 +44,7 @@ STANDARD_IN_SLICER = {"slicer", "vtk", "vtkmodules", "qt", "ctk", "SimpleITK", "
 OWN = {"CalibUncertainty", "CalibUncertaintyLib", "CalibUncertaintyPanel"}
 QUESTIONS = ("confirmOkCancelDisplay", "confirmYesNoDisplay", "pip_ensure", "question", "confirm")
 INSTALLS = ("pip_install", "pip_uninstall")
+THREADS = ("threading.Thread", "threading.Timer", "ThreadPoolExecutor", "qt.QThread")
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,9 @@ class _Visitor(ast.NodeVisitor):
             self._checkMethod(node, node.func)
         if name.endswith(INSTALLS) and not self._asksFirst():
             self.report(node, "install", "installs a package, and not every way here asks the person first")
+        if name.endswith(THREADS):
+            message = "a thread stands still in Slicer unless the main thread waits for it: use BackgroundAnswer"
+            self.report(node, "thread", message)
         self._checkShortcut(node, name)
         self.generic_visit(node)
 

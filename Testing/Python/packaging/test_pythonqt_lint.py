@@ -29,6 +29,7 @@ def test_the_module_has_nothing_that_pythonqt_breaks(repository):
         ("subclass", "class MyBox(qt.QCheckBox):\n    pass"),
         ("subclass", "class MyBox(slicer.qMRMLNodeComboBox):\n    pass"),
         ("shortcut", "qt.QShortcut(qt.QKeySequence('n'), slicer.util.mainWindow())"),
+        ("thread", "import threading\nthreading.Thread(target=work).start()"),
         ("import", "import torch"),
         ("import", "from nnunetv2.inference import predict"),
         ("import", "import imp"),
