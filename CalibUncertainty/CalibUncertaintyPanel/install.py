@@ -23,7 +23,7 @@ from slicer.i18n import tr as _
 
 from . import slicerCompat
 
-TORCH = "torch>=2.1.2,!=2.9.*"  # what nnU-Net asks for
+TORCH = "torch>=2.6,!=2.9.*"  # nnU-Net refuses 2.9; checkpoints are read without running what they hold from 2.6 on
 NNUNET = "nnunetv2>=2.6,<3"
 PACKAGES = {  # import name -> requirement
     "nnunetv2": NNUNET,

@@ -167,7 +167,7 @@ def test_pytorch_comes_in_a_version_that_nnunet_takes(install, missing, monkeypa
     state, calls = missing("torch"), []
     monkeypatch.setattr(slicerCompat, "pytorchLogic", lambda: TorchLogic(state, calls))
     assert install.ensure(lambda question: True) == ""
-    assert calls == [">=2.1.2,!=2.9.*"]
+    assert calls == [">=2.6,!=2.9.*"]
 
 
 def test_the_nnunet_extension_brings_pytorch_itself(install, missing, monkeypatch):
