@@ -22,6 +22,8 @@ BINS = 65536
 _MIDDLE = 8.0  # bins are as fine as 2.4e-4 at log-odds 0, and twice as coarse at 3.3
 CHUNK_VOXELS = 16384
 
+PLATT, SLOPE_ONLY = "platt", "platt_slope"
+
 
 @dataclass(frozen=True)
 class PlattScaling:
@@ -37,9 +39,11 @@ class PlattScaling:
     slopes: tuple[float, ...]
     intercepts: tuple[float, ...]
     heads_sigmoid: bool = True
-    method = "platt"
+    method: str = PLATT
 
     def __post_init__(self) -> None:
+        if self.method == SLOPE_ONLY and any(self.intercepts):
+            raise ValueError(f"{SLOPE_ONLY} has no intercepts, got {self.intercepts}")
         if len(self.slopes) != len(self.intercepts) or not self.slopes:
             raise ValueError(f"{len(self.slopes)} slopes and {len(self.intercepts)} intercepts")
         if not np.isfinite([*self.slopes, *self.intercepts]).all() or min(self.slopes) <= 0:
@@ -71,19 +75,19 @@ class PlattScaling:
         return result.reshape(logits.shape)
 
     def to_json(self) -> dict:
-        """{"method": "platt", "heads": "softmax" or "sigmoid", "slopes": [C], "intercepts": [C]}."""
+        """{"method": "platt" or "platt_slope", "heads": "softmax" or "sigmoid", "slopes": [C], "intercepts": [C]}."""
         heads = "sigmoid" if self.heads_sigmoid else "softmax"
         return {"method": self.method, "heads": heads, "slopes": list(self.slopes), "intercepts": list(self.intercepts)}
 
     @classmethod
     def from_json(cls, document: dict) -> PlattScaling:
         """The calibrator that `to_json` described."""
-        check_method(document, "platt")
+        method = check_method(document, PLATT, SLOPE_ONLY)
         if document.get("heads") not in ("softmax", "sigmoid"):
             raise ValueError(f"'heads' must be softmax or sigmoid, got {document.get('heads')!r}")
         slopes = numbers_of(document, "slopes", (None,))
         intercepts = numbers_of(document, "intercepts", slopes.shape)
-        return cls(tuple(slopes.tolist()), tuple(intercepts.tolist()), document["heads"] == "sigmoid")
+        return cls(tuple(slopes.tolist()), tuple(intercepts.tolist()), document["heads"] == "sigmoid", method)
 
 
 class PlattFit(SampledFit):
@@ -130,7 +134,8 @@ class PlattFit(SampledFit):
             at_end = {LOWEST_SLOPE: "uninformative", HIGHEST_SLOPE: "separable"}
             found.append(at_end.get(slopes[number], "ok"))
         status = status or next((one for one in found if one != "ok"), "ok")
-        calibrator = PlattScaling(tuple(slopes.tolist()), tuple(intercepts.tolist()), self.sigmoid)
+        method = PLATT if self.intercept else SLOPE_ONLY
+        calibrator = PlattScaling(tuple(slopes.tolist()), tuple(intercepts.tolist()), self.sigmoid, method)
         return self._result(calibrator, status, kept, self._warnings() if kept.weight.size else ())
 
     def _least(self, number: int) -> tuple[float, float]:

@@ -3,8 +3,8 @@
 The same rules stand in calibration-record.schema.json for other programs; jsonschema is not needed to run this library.
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -146,7 +146,8 @@ def _first_problem(value: Any, prefix: str, checks: Mapping[str, tuple[bool, Che
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # compared, not asked with isfinite(), which a whole number of 400 digits overflows
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _text(value: Any) -> str:

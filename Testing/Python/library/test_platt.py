@@ -1,5 +1,7 @@
 """Platt scaling: the optimum of a logistic regression, of regions and of classes against the rest."""
 
+import json
+
 import numpy as np
 import pytest
 from calibrator_data import drawn_classes, drawn_regions, fitted
@@ -7,6 +9,7 @@ from scipy.special import expit, log_softmax
 
 from CalibUncertaintyLib.calibration.base import Calibrator, CalibratorFit, FittedCalibration
 from CalibUncertaintyLib.calibration.decisions import changed_by_region_temperatures
+from CalibUncertaintyLib.calibration.methods import METHODS, calibrator_from_json
 from CalibUncertaintyLib.calibration.platt import (
     HIGHEST_SLOPE,
     LOWEST_SLOPE,
@@ -14,6 +17,7 @@ from CalibUncertaintyLib.calibration.platt import (
     PlattScaling,
     log_odds_of_classes,
 )
+from CalibUncertaintyLib.errors import CalibUncertaintyError
 
 
 def test_the_slope_and_intercept_that_made_the_logits_are_recovered():
@@ -148,3 +152,20 @@ def test_platt_scaling_keeps_to_the_interfaces_and_survives_json():
             )
     with pytest.raises(ValueError, match="3 channels"):
         result.fitted.transform(np.zeros((2, 5)))
+
+
+@pytest.mark.parametrize(("name", "intercept"), [("platt", True), ("platt_slope", False)])
+@pytest.mark.parametrize("sigmoid", [True, False])
+def test_what_is_stored_has_the_name_of_the_method_that_was_asked_for(name, intercept, sigmoid):
+    log_odds, truth = drawn_regions()
+    calibrator = fitted(METHODS[name].new_fit(3, sigmoid), log_odds, truth if sigmoid else truth.argmax(axis=0)).fitted
+    document = json.loads(json.dumps(calibrator.to_json()))
+    assert document["method"] == name == calibrator.method
+    assert calibrator_from_json(document) == calibrator
+    assert any(calibrator.intercepts) == intercept
+
+
+def test_slopes_alone_have_no_intercepts():
+    document = {**PlattScaling((1.0, 2.0), (0.0, 0.5)).to_json(), "method": "platt_slope"}
+    with pytest.raises(CalibUncertaintyError, match="no intercepts"):
+        calibrator_from_json(document)

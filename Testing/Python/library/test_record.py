@@ -372,6 +372,7 @@ def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document, exte
 
 @pytest.mark.parametrize(("place", "value", "named"), [
     (("entries", 0, "temperature"), -1, "entries[0].temperature must be a number from 0.05 to 20"),
+    (("entries", 0, "temperature"), 10**400, "entries[0].temperature must be a number from 0.05 to 20"),
     (("entries", 0, "temperature"), 1e-300, "entries[0].temperature must be a number from 0.05 to 20"),
     (("entries", 0, "member_temperature"), 1e300, "entries[0].member_temperature must be null or a number from 0.05 to 20"),
     (("entries", 0, "temperature_interval"), [1e-9, 2.2], "entries[0].temperature_interval must be null or two numbers from"),
