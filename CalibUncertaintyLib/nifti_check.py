@@ -85,7 +85,7 @@ def _layout(header: bytes, path: Path) -> tuple[int, int, np.dtype | None] | Non
         else:
             continue
         counts = dims[1 : dims[0] + 1] if 1 <= dims[0] <= 7 else ()
-        if not counts or min(counts) < 1 or code not in _KNOWN_TYPES:
+        if not counts or counts[0] < 1 or code not in _KNOWN_TYPES:
             shown = " x ".join(map(str, counts)) + " voxels" if counts else f"{dims[0]} axes"
             raise CalibUncertaintyError(
                 f"{path} has a damaged NIfTI header ({shown}, type {code}); copy or export it again"
@@ -95,7 +95,7 @@ def _layout(header: bytes, path: Path) -> tuple[int, int, np.dtype | None] | Non
         if not all(math.isfinite(size) and size != 0 for size in sizes):
             shown = " x ".join(f"{size:g}" for size in sizes)
             raise CalibUncertaintyError(f"{path} has the voxel size {shown} mm in its header; export it with the real one")
-        voxels = math.prod(counts)
+        voxels = math.prod(max(1, n) for n in counts)  # ITK's reader takes 1 for them, too
         dtype = np.dtype(order + _FLOAT_TYPES[code]) if code in _FLOAT_TYPES else None
         return voxels * bits // 8, int(offset), dtype
     return None

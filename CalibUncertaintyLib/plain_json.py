@@ -1,12 +1,14 @@
-"""Values as JSON has them, for every file this library writes."""
+"""Values as JSON has them, for every file this library writes or reads."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
+from typing import Any
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """JSON values only: tuples and numpy numbers become lists and numbers, NaN and infinity null, keys text."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
@@ -17,3 +19,11 @@ def plain(value):
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def parsed(text: str | bytes):
+    """The values of a JSON text. Raises ValueError for what is none, and for one that is nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

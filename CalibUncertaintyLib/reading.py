@@ -63,8 +63,7 @@ def _read_file(path: Path, check: bool) -> sitk.Image:
     reader = open_image(path)
     if path.suffix.lower() == ".dcm" or reader.HasMetaDataKey("0008|0060"):
         raise CalibUncertaintyError(f"{path} is a single DICOM file; give the folder that holds the whole series")
-    if check:
-        _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents())
+    _check_layout(path, reader.GetSize(), reader.GetNumberOfComponents(), slices=check)
     if check and _is_nifti(path):
         check_nifti(path)
     try:
@@ -105,7 +104,7 @@ class _QuietItk(sitk.LoggerBase):
     DisplayText = DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = _drop
 
 
-def _check_layout(path: str | Path, size: tuple[int, ...], components: int) -> None:
+def _check_layout(path: str | Path, size: tuple[int, ...], components: int, slices: bool = True) -> None:
     if components != 1:
         raise CalibUncertaintyError(
             f"{path} has {components} values in each voxel (a colour or vector image); a CT has one: export it as a scalar volume"
@@ -115,7 +114,7 @@ def _check_layout(path: str | Path, size: tuple[int, ...], components: int) -> N
         raise CalibUncertaintyError(f"{path} is {len(size)}D ({shown}); give one 3D volume: export a single time point")
     if len(size) != 3:
         raise CalibUncertaintyError(f"{path} is {len(size)}D ({shown}); a 3D CT volume is needed")
-    if min(size) < 2:
+    if slices and min(size) < 2:
         raise CalibUncertaintyError(
             f"{path} has a single slice ({shown} voxels); a CT of at least two slices is needed"
         )

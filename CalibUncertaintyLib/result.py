@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from .errors import CalibUncertaintyError
+from .plain_json import parsed
+from .result_check import problem_in
 from .uncertainty.measures import binary_entropy
 from .uncertainty.regions import Region
 from .volume import Volume
@@ -20,6 +21,7 @@ RESULT_SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 STORED_STEP = 2.0**-20  # probabilities are stored rounded down to multiples of it
 LARGEST_RAW_ERROR = 0.05  # beyond it a raw probability is not given: what is stored no longer says what it was
+_AGAIN = "copy the whole Result folder again or run segment again"
 _POOL_MODES = ("pool_logit", "pool_prob")
 
 
@@ -40,7 +42,7 @@ class Result:
         if not path.is_file():
             raise CalibUncertaintyError(f"{folder} is not a Result folder: there is no {RESULT_FILE} in it")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parsed(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CalibUncertaintyError(
                 f"{path} cannot be read; copy the Result folder again or run segment again"
@@ -54,11 +56,13 @@ class Result:
                 f"{path} was written in version {version} of the format, this program reads version {RESULT_SCHEMA_VERSION};"
                 f" {'update CalibUncertainty to open it' if newer else 'run segment again'}"
             )
-        missing = [key for key in ("calibration", "maps", "model", "regions", "segmentation") if key not in content]
-        if missing:
-            raise CalibUncertaintyError(f"{path} has no '{missing[0]}'; it is damaged: run segment again")
         if content.get("status") != "complete":
             raise CalibUncertaintyError(f"{path} is not of a finished run; run segment again")
+        problem = problem_in(content)
+        if problem:
+            raise CalibUncertaintyError(
+                f"{path} is damaged: {problem}; copy the Result folder again or run segment again"
+            )
         return cls(Path(folder), content)
 
     @property
@@ -74,7 +78,14 @@ class Result:
     @cached_property
     def segmentation(self) -> Volume:
         """Labels (z, y, x) on the whole CT grid."""
-        return self._read(self.provenance["segmentation"]["file"])
+        name = self.provenance["segmentation"]["file"]
+        volume, highest = self._read(name, in_box=False), max(self.labels)
+        whole = volume.array.dtype.kind in "iu"
+        if not whole or volume.array.min() < 0 or volume.array.max() > highest:
+            raise CalibUncertaintyError(
+                f"{self.folder / name} does not hold the Result's labels, whole numbers from 0 to {highest}; {_AGAIN}"
+            )
+        return volume
 
     @cached_property
     def distance(self) -> Volume:
@@ -240,13 +251,31 @@ class Result:
         names = ", ".join(f"{index} {name}" for index, name in self.labels.items())
         raise CalibUncertaintyError(f"{self.folder} has no structure '{label}'; it has {names}")
 
-    def _read(self, name: str) -> Volume:
+    def _read(self, name: str, in_box: bool = True) -> Volume:
         path = self.folder / name
         if not path.is_file():
             raise CalibUncertaintyError(
                 f"{path} is missing from the Result folder; copy the whole folder or run segment again"
             )
-        return Volume.read(path, check=False)
+        volume = Volume.read(path, check=False)
+        self._refuse_other_place(volume, path, in_box)
+        return volume
+
+    def _refuse_other_place(self, volume: Volume, path: Path, in_box: bool) -> None:
+        """A map of another size or place than result.json says was edited, or is of another Result."""
+        geometry, box = self.provenance.get("geometry"), self.provenance.get("box")
+        if geometry is None or (in_box and box is None):
+            return
+        size = tuple((box if in_box else geometry)["size_xyz"])[::-1]
+        if volume.array.shape != size:
+            there, wanted = (" x ".join(str(n) for n in shape[::-1]) for shape in (volume.array.shape, size))
+            raise CalibUncertaintyError(f"{path} has {there} voxels and {RESULT_FILE} says {wanted}; {_AGAIN}")
+        spacing, start = np.array(geometry["spacing_xyz_mm"]), np.array(box["start_xyz"] if in_box else (0, 0, 0))
+        direction = np.array(geometry["direction_lps"]).reshape(3, 3)
+        corners = np.array([(0, 0, 0), np.array(size[::-1]) - 1])
+        wanted = np.array(geometry["origin_lps_mm"]) + ((start + corners) * spacing) @ direction.T
+        if np.abs(volume.lps_from_index(corners[:, ::-1]) - wanted).max() > 0.1 * spacing.min():
+            raise CalibUncertaintyError(f"{path} lies elsewhere than {RESULT_FILE} says; {_AGAIN}")
 
 
 def _binary_norm(p: np.ndarray, temperature: float) -> np.ndarray:

@@ -1,0 +1,144 @@
+"""Checks of the fields of result.json that this program reads: each failure in one phrase that names the field."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any
+
+# A check gets a value and says what it should have been; an empty answer means that it is right.
+Check = Callable[[Any], str]
+
+
+def problem_in(content: Mapping) -> str:
+    """What is wrong with result.json, as in "threshold.value must be a number"; empty when nothing is.
+
+    Fields that only some versions wrote may be missing, and ones that are not read are not looked at.
+    """
+    problem = _first_problem(content, "", _RESULT)
+    for name, checks in _PARTS.items():
+        problem = problem or _first_problem(content[name], f"{name}.", checks)
+    for name, checks in _OPTIONAL_PARTS.items():
+        if not problem and content.get(name) is not None:
+            problem = _first_problem(content[name], f"{name}.", checks)
+    for where, checks in _LISTS.items():
+        if problem:
+            return problem
+        of_part = content
+        for key in where.split("."):
+            of_part = of_part[key]
+        for index, item in enumerate(of_part):
+            problem = problem or _first_problem(item, f"{where}[{index}].", checks)
+    return problem
+
+
+def _first_problem(value: Any, prefix: str, checks: Mapping[str, tuple[bool, Check]]) -> str:
+    if not isinstance(value, Mapping):
+        return f"{prefix.rstrip('.')} must be an object"
+    for name, (required, check) in checks.items():
+        if name not in value:
+            if required:
+                return f"{prefix}{name} is missing"
+            continue
+        expected = check(value[name])
+        if expected:
+            return f"{prefix}{name} must be {expected}"
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def _number(value: Any) -> str:
+    return "" if _is_number(value) else "a number"
+
+
+def _zero_or_above(value: Any) -> str:
+    return "" if _is_number(value) and value >= 0 else "a number, 0 or above"
+
+
+def _whole(value: Any) -> str:
+    return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number, 0 or above"
+
+
+def _text(value: Any) -> str:
+    return "" if isinstance(value, str) else "text"
+
+
+def _truth(value: Any) -> str:
+    return "" if isinstance(value, bool) else "true or false"
+
+
+def _object(value: Any) -> str:
+    return "" if isinstance(value, Mapping) else "an object"
+
+
+def _list(value: Any) -> str:
+    return "" if isinstance(value, list) else "a list"
+
+
+def _filled(value: Any) -> str:
+    return "" if isinstance(value, list) and value else "a list that is not empty"
+
+
+def _file(value: Any) -> str:
+    """A name inside the folder, as it is written there on every system."""
+    inside = isinstance(value, str) and value and "\0" not in value
+    parts = PurePosixPath(value).parts + PureWindowsPath(value).parts if inside else ()
+    outside = ".." in parts or PurePosixPath(value).is_absolute() or PureWindowsPath(value).drive if inside else True
+    return "the name of a file in the folder" if outside else ""
+
+
+def _numbers(count: int, check: Check = _number) -> Check:
+    def of_list(value: Any) -> str:
+        right = isinstance(value, list) and len(value) == count and not any(map(check, value))
+        return "" if right else f"a list of {count} numbers"
+
+    return of_list
+
+
+def _or_null(check: Check) -> Check:
+    return lambda value: "" if value is None or not check(value) else f"null or {check(value)}"
+
+
+_LARGEST = math.ldexp(1.0, 127)  # what single precision holds, and no NaN
+_RESULT = {
+    **{name: (True, _object) for name in ("calibration", "maps", "model", "roi", "segmentation", "threshold")},
+    "regions": (True, _list),
+    "members": (True, _filled),
+    "miss_probability": (False, _zero_or_above),
+    "warnings": (False, _list),
+}
+_PARTS = {
+    "calibration": {"calibrated": (True, _truth), "summary": (True, _text)},
+    "maps": {"probability": (True, _filled), "uncertainty": (True, _filled), "distance": (True, _object)},
+    "model": {"name": (True, _text), "configuration": (True, _text), "labels": (True, _filled)},
+    "roi": {"distance_mm": (True, _zero_or_above)},
+    "segmentation": {"file": (True, _file)},
+    "threshold": {"measure": (True, _text), "value": (True, _zero_or_above), "unit": (True, _text)},
+}
+_OPTIONAL_PARTS = {
+    "geometry": {
+        "size_xyz": (True, _numbers(3, _whole)), "spacing_xyz_mm": (True, _numbers(3)), "origin_lps_mm": (True, _numbers(3)),
+        "direction_lps": (True, _numbers(9)),
+    },
+    "box": {"start_xyz": (True, _numbers(3, _whole)), "size_xyz": (True, _numbers(3, _whole))},
+}  # fmt: skip
+_POSITION = (True, _numbers(3))
+_LISTS = {
+    "model.labels": {"index": (True, _whole), "name": (True, _text)},
+    "members": {"fold": (True, lambda value: "" if isinstance(value, int | str) else "a fold")},
+    "maps.probability": {"label": (True, _whole), "name": (True, _text), "file": (True, _file)},
+    "maps.uncertainty": {
+        "measure": (True, _text), "title": (True, _text), "unit": (True, _text), "file": (True, _or_null(_file)),
+        "range": (True, _numbers(2)), "scale": (False, _numbers(2)), "threshold": (False, _or_null(_number)),
+    },
+    "regions": {
+        "id": (True, _whole), "kind": (True, _text), "label": (True, _whole), "structure": (True, _text), "voxels": (True, _whole),
+        "volume_ml": (True, _number), "mean": (True, _number), "peak": (True, _number), "score": (True, _number),
+        "distance_mm": (True, _or_null(_number)), "reason": (True, _text), "share": (False, _or_null(_number)),
+        "centroid_ras_mm": _POSITION, "centroid_lps_mm": _POSITION, "peak_ras_mm": _POSITION, "peak_lps_mm": _POSITION,
+    },
+}  # fmt: skip
