@@ -149,11 +149,11 @@ def test_the_keys_work_while_the_module_is_open_and_are_given_back(reviewed, sli
     assert len(ours) == 7
     assert ours <= set(keys())
     assert all("+" in key for key in keys())
-    press("Alt+Right")
+    press("Alt+PgDown")
     assert reviewed.review.table.place[0] == 0
-    press("Alt+Right")
+    press("Alt+PgDown")
     press("Alt+2")
-    press("Alt+Left")
+    press("Alt+PgUp")
     assert reviewed.review.table.place[0] == 0
     assert reviewed.review.decisions.of(2).verdict == "wrong"
     press("Alt+Z")

@@ -43,11 +43,11 @@ def test_decisions_are_shown_counted_stored_and_taken_back(reviewed):
 def test_a_note_is_kept_when_the_next_place_is_chosen_by_a_key(reviewed):
     reviewed.review.select(0)
     reviewed.ui.noteLineEdit.text = "look again"
-    press("Alt+Right")
+    press("Alt+PgDown")
     assert reviewed.review.decisions.of(1).note == "look again"
     assert reviewed.review.decisions.of(2).note == ""
     assert reviewed.review.decisions.counts()["seen"] == 0  # a note alone is no decision
-    press("Alt+Left")
+    press("Alt+PgUp")
     assert reviewed.ui.noteLineEdit.text == "look again"
 
 
@@ -238,7 +238,7 @@ def test_a_result_without_regions_says_so_and_offers_nothing(reviewed):
         ui.undoDecisionButton,
     ):
         assert not button.enabled
-    press("Alt+Right")
+    press("Alt+PgDown")
     press("Alt+1")
     press("Alt+Z")
     assert ui.reviewProgressLabel.text == "0 of 0 looked at"
@@ -287,5 +287,5 @@ def test_reloading_the_module_keeps_the_review_and_its_keys_once(reviewed, slice
     panel = slicer.modules.CalibUncertaintyWidget.panel
     assert panel is not reviewed
     assert column_of(panel, "Seen")[0] == "✗"
-    found = [s for s in window.findChildren(qt.QShortcut) if s.key.toString() == "Alt+Right" and s.isEnabled()]
+    found = [s for s in window.findChildren(qt.QShortcut) if s.key.toString() == "Alt+PgDown" and s.isEnabled()]
     assert len(found) == 1

@@ -133,3 +133,12 @@ def test_views_are_linked_and_the_box_follows_what_slicer_has_changed(finished):
     finished.ui.linkSlicesCheckBox.click()
     finished.ui.linkSlicesCheckBox.click()
     assert not any(composite.GetLinkedControl() for composite in composites())
+
+
+def test_no_key_of_the_panel_is_one_of_slicers_own(panel):
+    from Harness.slicer_keys import slicersKeys
+
+    ours = set(panel.shortcuts._functions)
+    assert len(ours) >= 9
+    assert not ours & slicersKeys()
+    assert "Alt+Left" in slicersKeys()
