@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -147,16 +148,16 @@ class Volume:
         matrix[:3, 3] = _LPS_TO_RAS @ np.asarray(self.origin_lps)
         return matrix
 
-    def lps_from_index(self, index_zyx) -> np.ndarray:
+    def lps_from_index(self, index_zyx: np.ndarray | Sequence[float]) -> np.ndarray:
         """LPS mm of (fractional) array indices (..., 3) in (z, y, x) order; same leading shape."""
         index_xyz = np.asarray(index_zyx, dtype=float)[..., ::-1]
         return np.asarray(self.origin_lps) + (index_xyz * self.spacing_zyx[::-1]) @ self.direction_lps.T
 
-    def ras_from_index(self, index_zyx) -> np.ndarray:
+    def ras_from_index(self, index_zyx: np.ndarray | Sequence[float]) -> np.ndarray:
         """RAS mm of (fractional) array indices (..., 3) in (z, y, x) order; same leading shape."""
         return self.lps_from_index(index_zyx) @ _LPS_TO_RAS
 
-    def index_from_lps(self, point_lps) -> np.ndarray:
+    def index_from_lps(self, point_lps: np.ndarray | Sequence[float]) -> np.ndarray:
         """Fractional array index (z, y, x) of an LPS point in mm."""
         offset = np.asarray(point_lps, dtype=float) - np.asarray(self.origin_lps)
         return ((offset @ self.direction_lps) / self.spacing_zyx[::-1])[..., ::-1]

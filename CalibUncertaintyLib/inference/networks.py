@@ -17,6 +17,7 @@ from .trainer_search import FoundTrainer, moved_architecture
 
 if TYPE_CHECKING:
     import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 # What a class or a function raises that is given what it does not know
 _BUILD_ERRORS = (
@@ -27,7 +28,7 @@ _BUILD_ERRORS = (
 _NETWORK_PARTS = ("torch.nn.", "dynamic_network_architectures.", "nnunetv2.")
 
 
-def input_channels(model: ModelFolder, plans_manager, configuration_manager) -> int:
+def input_channels(model: ModelFolder, plans_manager: PlansManager, configuration_manager: ConfigurationManager) -> int:
     """Channels of the network's input: the images, and in a cascade one more for each foreground label of the previous stage."""
     images = len(model.channels)
     if configuration_manager.previous_stage_name is None:
@@ -36,8 +37,8 @@ def input_channels(model: ModelFolder, plans_manager, configuration_manager) -> 
 
 
 def build_network(
-    model: ModelFolder, plans, configuration, n_channels: int, n_heads: int, trainer: FoundTrainer | None = None,
-    trusted: bool = False,
+    model: ModelFolder, plans: PlansManager, configuration: ConfigurationManager, n_channels: int, n_heads: int,
+    trainer: FoundTrainer | None = None, trusted: bool = False,
 ) -> torch.nn.Module:  # fmt: skip
     """An untrained network as the trainer built it, or as the plans describe it where no trainer has a network of its own.
 

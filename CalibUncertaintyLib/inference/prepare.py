@@ -20,6 +20,7 @@ from .spline_resampling import can_resize, resized
 
 if TYPE_CHECKING:
     import torch
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 # Positions stored in single precision, as NIfTI does, differ by far less; a tenth of a voxel cannot be seen.
 SAME_PLACE_VOXELS = 0.1
@@ -45,7 +46,8 @@ class PreparedCase:
 
 
 def prepare_case(
-    model: ModelFolder, plans_manager, configuration_manager, volumes: Volume | Sequence[Volume], previous: np.ndarray | None = None
+    model: ModelFolder, plans_manager: PlansManager, configuration_manager: ConfigurationManager,
+    volumes: Volume | Sequence[Volume], previous: np.ndarray | None = None,
 ) -> PreparedCase:  # fmt: skip
     """nnU-Net's own preprocessing (transpose, crop to non-zero, normalise, resample), once for all members.
 

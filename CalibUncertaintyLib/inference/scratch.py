@@ -10,8 +10,12 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 MEMORY_LIMIT_BYTES = 1 << 24
 
@@ -27,7 +31,7 @@ class Scratch:
         """How many bytes of the disk a store of this size would take now."""
         return 0 if size <= self._left else size
 
-    def blocks(self, shape: tuple[int, ...], dtype, count: int) -> Blocks:
+    def blocks(self, shape: tuple[int, ...], dtype: DTypeLike, count: int) -> Blocks:
         """A store of `count` blocks of one shape; what was never written reads as zeros. Raises OSError where the disk is full."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if size * count <= self._left:
@@ -36,7 +40,7 @@ class Scratch:
         self._files.append(_File(self.folder, size * count))
         return Blocks(shape, dtype, count, self._files[-1])
 
-    def array(self, shape: tuple[int, ...], dtype) -> np.ndarray:
+    def array(self, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """A writable array of zeros for callers that need one as such; where it is large it is mapped to a file."""
         size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         if self.take(size):

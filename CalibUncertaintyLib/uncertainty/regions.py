@@ -31,9 +31,11 @@ class Geometry(Protocol):
 
     spacing_zyx: tuple[float, float, float]
 
-    def lps_from_index(self, index_zyx: np.ndarray) -> np.ndarray: ...
+    def lps_from_index(self, index_zyx: np.ndarray) -> np.ndarray:
+        """LPS mm of array indices (..., 3)."""
 
-    def ras_from_index(self, index_zyx: np.ndarray) -> np.ndarray: ...
+    def ras_from_index(self, index_zyx: np.ndarray) -> np.ndarray:
+        """RAS mm of array indices (..., 3)."""
 
 
 def find_regions(

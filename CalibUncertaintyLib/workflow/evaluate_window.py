@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ..evaluation.domains import Domain, near_structures, whole_volume
+from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..result import Result
 from ..uncertainty.roi import distance_to_structures
@@ -93,8 +94,8 @@ class CaseWindow:
         """(z, y, x) float32 of one measure, 0 beyond the Result's box."""
         return self._embedded(self.result.uncertainty(name).array)
 
-    def probabilities(self, scratch) -> np.ndarray:
-        """(C, z, y, x) float32 of the network's channels, for softmax the background first; kept by `scratch`, a `Scratch`."""
+    def probabilities(self, scratch: Scratch) -> np.ndarray:
+        """(C, z, y, x) float32 of the network's channels, for softmax the background first; kept by `scratch`."""
         heads = self.reference.heads
         first = 0 if heads.sigmoid else 1
         found = scratch.array((heads.channels, *self.label.shape), np.float32)

@@ -179,7 +179,7 @@ def refuse_first(rules: Sequence[tuple[bool, str]]) -> None:
             raise CalibUncertaintyError(message)
 
 
-def is_number(value, low: float, high: float) -> bool:
+def is_number(value: object, low: float, high: float) -> bool:
     """A finite real number, of Python or numpy, in [low, high]."""
     return (
         isinstance(value, numbers.Real)

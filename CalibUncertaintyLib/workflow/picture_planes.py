@@ -133,6 +133,7 @@ class Plane:
 
     @property
     def name(self) -> str:
+        """What radiologists call it."""
         return ("Axial", "Coronal")[self.axis]
 
 

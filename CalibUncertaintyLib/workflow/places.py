@@ -26,7 +26,7 @@ class Places:
     distance: np.ndarray
     signed: np.ndarray
 
-    def scattered(self, values: np.ndarray, fill=0) -> np.ndarray:
+    def scattered(self, values: np.ndarray, fill: float = 0) -> np.ndarray:
         """(z, y, x) array of the box with these (N,) values at their places and `fill` elsewhere."""
         box = np.full(int(np.prod(self.shape, dtype=np.int64)), fill, np.asarray(values).dtype)
         box[self.positions] = values
