@@ -19,7 +19,7 @@ from .sample import CLIP, MOST_VALUES, Kept, SampledFit, finite_logits, true_fra
 from .softmax import softmax
 
 LARGEST_WEIGHT = 20.0  # as 1 / the lowest temperature
-FARTHEST_BIAS = 50.0
+FARTHEST_BIAS = 50.0  # 1e-22 of the odds: such a class is never or always chosen, and exp stays finite
 ODIR = 1e-3  # weight of each penalty beside the mean NLL in nats
 CHUNK_VOXELS = 16384
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ _LAYERS: tuple[tuple[Triple, Triple, int], ...] = (
     ((1, 1, 1), (1, 1, 1), 0),
 )
 HALO: Triple = tuple(sum(dilation[axis] * (kernel[axis] // 2) for kernel, dilation, _ in _LAYERS) for axis in range(3))
-_LARGEST_INPUT = 5.0
+_LARGEST_INPUT = 5.0  # in units of the scales that were seen; metal and padding must not carry a temperature away
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class LocalNetwork:
             found = exponents_of(layers, torch.from_numpy(self.inputs(centred, image))[None])
         return found[0].numpy()
 
-    def tensors(self, device) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def tensors(self, device: str | torch.device) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """The weights as new tensors on a device."""
         import torch
 
@@ -107,7 +108,7 @@ class LocalNetwork:
             (torch.tensor(kernel, device=device), torch.tensor(bias, device=device)) for kernel, bias in self.weights
         ]
 
-    def with_tensors(self, layers) -> LocalNetwork:
+    def with_tensors(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> LocalNetwork:
         """The same network with other weights."""
         arrays = tuple(
             (kernel.detach().cpu().numpy().copy(), bias.detach().cpu().numpy().copy()) for kernel, bias in layers
@@ -139,7 +140,7 @@ class LocalNetwork:
         return network
 
 
-def exponents_of(layers, inputs: torch.Tensor) -> torch.Tensor:
+def exponents_of(layers: Sequence[tuple[torch.Tensor, torch.Tensor]], inputs: torch.Tensor) -> torch.Tensor:
     """ln(T(x) / T), (n, outputs, ...), of inputs (n, channels, ...) with the halo."""
     import torch
     from torch.nn import functional

@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import CalibUncertaintyError
+from ..model.record_check import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from . import hermite
 from .doubling import FINE_NODES, NODES, Sums, Workspace, refined, sums_of_many, sums_of_one
 from .softmax import softmax
 
-LOWEST_TEMPERATURE = 0.05
-HIGHEST_TEMPERATURE = 20.0
 _THREADS = max(1, min(4, os.cpu_count() or 1))  # numpy's loops run side by side
 CHUNK_VOXELS = 40960 // max(_THREADS, 2)  # of six classes: all threads together hold some 10 MB
 

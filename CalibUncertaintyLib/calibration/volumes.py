@@ -22,7 +22,7 @@ from .softmax import SMALLEST_LOG_PROBABILITY
 Triple = tuple[int, int, int]
 BLOCK_VOXELS: Triple = (64, 128, 128)
 MAX_BYTES = 1 << 30
-LARGEST_HALF = 6e4
+LARGEST_HALF = 6e4  # half precision ends at 65504
 SLAB_VOXELS = 1 << 20
 # Beyond these, Hounsfield units tell metal from metal and air from air
 LOWEST_HU, HIGHEST_HU = -1024.0, 3071.0

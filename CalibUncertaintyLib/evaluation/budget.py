@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST_BUDGET = 0.05
-POINTS = 50
-FEWEST_VOXELS = 20
+POINTS = 50  # steps of a thousandth of the region
+FEWEST_VOXELS = 20  # of fewer, 5 % is less than one
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from ..errors import CalibUncertaintyError
 from .budget import voxels_of_share
 from .spatial import bounding_box
 
-LEAST_MM3 = 10.0
-FOUND_SHARE = 0.1
+LEAST_MM3 = 10.0  # 2.2 mm across: less is no contour to correct
+FOUND_SHARE = 0.1  # enough that a reader's eye falls on the place
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-NARROWEST = 1e-3
+NARROWEST = 1e-3  # two cells of the histogram: a narrower kernel would see its cells, not its values
 PRECISION = 1e-10
-MOST_STEPS = 60
+MOST_STEPS = 60  # a bound, far beyond what the search takes
 
 
 def smooth_error(n: np.ndarray, p: np.ndarray, positives: np.ndarray) -> tuple[float, float]:

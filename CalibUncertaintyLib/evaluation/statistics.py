@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-DRAWS = 5000
+DRAWS = 5000  # 125 of them lie beyond each end of a 95 % interval
 LEVEL = 0.95
 SUBJECT_PERCENTILE = 90.0
 # Differences smaller than this part of the values are rounding: two ways of adding up the same voxels

@@ -9,7 +9,7 @@ import numpy as np
 
 # Two boxes become one where the box around both is hardly larger than they are: one window is quicker than two.
 MERGE_WHEN_BELOW = 1.5
-MOST_BOXES = 24
+MOST_BOXES = 24  # each is a window that is read and resampled by itself
 _CELL = 8  # voxels of the network's grid; places nearer than about this are one place
 
 
@@ -22,14 +22,17 @@ class Box:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Voxels along each axis."""
         return tuple(b - a for a, b in zip(self.start, self.stop, strict=True))
 
     @property
     def voxels(self) -> int:
+        """How many there are in it."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def slices(self) -> tuple[slice, slice, slice]:
+        """To cut it out of an array."""
         return tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
 
     def grown(self, margin: Sequence[int], limit: Sequence[int]) -> Box:

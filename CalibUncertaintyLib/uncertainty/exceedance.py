@@ -14,9 +14,9 @@ from .distance_bands import refuse_nan
 from .pooled_law import PooledLaw
 from .roi import box_around, checked_grid
 
-TAU = 0.05
-SIGMA_MM = 3.0
-DECADES = 4.0
+TAU = 0.05  # of right voxels exceed their place's quantile: a usual level of chance
+SIGMA_MM = 3.0  # 7 mm wide at half height, as small nodes are: single noisy voxels are averaged away, no node is
+DECADES = 4.0  # the tables know tails down to 1e-4 (`quantile_tables`)
 _TRUNCATE = 4.0  # in sigmas, where the Gaussian ends
 
 

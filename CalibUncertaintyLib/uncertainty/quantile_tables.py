@@ -16,7 +16,7 @@ import numpy as np
 from .distance_bands import BANDS
 
 LEVELS = 512
-LEAST_VOXELS = 2000
+LEAST_VOXELS = 2000  # of a table: a tail of 1 in 1000 still has two voxels, one of 5 % a hundred
 _EVEN, _TO_TWENTIETH = 256, 26
 TAILS = np.concatenate([
     1.0 - (np.arange(_EVEN) + 0.5) * (0.9 / _EVEN),

@@ -13,8 +13,8 @@ from .region import KINDS
 
 LEAST_SHARE, LEAST_MM3 = 0.1, 10.0
 PRIOR = 0.5  # right and wrong regions that every stretch of scores begins with: Jeffreys' prior
-RELIABILITY_BINS = 5
-Z95 = 1.959963984540054
+RELIABILITY_BINS = 5  # few, since there are tens of regions where there are millions of voxels
+Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
 
 def holds_error(wrong_voxels: int, voxels: int, voxel_mm3: float) -> bool:

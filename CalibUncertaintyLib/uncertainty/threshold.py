@@ -10,7 +10,7 @@ from ..value_codes import codes_of, values_of
 from .measures import MEASURES
 
 CHUNK_VOXELS = 262144
-CURVE_POINTS = 256
+CURVE_POINTS = 256  # as fine as a plot shows
 CRITERIA = ("mean", "pooled")
 
 
