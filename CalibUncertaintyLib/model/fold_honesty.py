@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import unicodedata
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..plain_json import parsed
 from .folder import SPLITS_NAME, Fold, ModelFolder
 from .member_set import MemberSet
 
@@ -101,7 +101,7 @@ class Splits:
     def read(cls, path: Path) -> Splits:
         """Raises CalibUncertaintyError, one line, where the file is none of nnU-Net's."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parsed(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CalibUncertaintyError(
                 f"{path} is not readable JSON; copy it from where the model was trained"

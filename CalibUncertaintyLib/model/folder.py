@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 import re
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
+from ..plain_json import parsed
 from .folder_check import check_labels, check_plans, is_whole_number, label_number, settings_of
 from .heads import Heads
 
@@ -216,7 +216,7 @@ class ModelFolder:
         """Identifiers of the cases this fold was trained on, from the first of `splits_paths` that is there; None without it."""
         try:
             path = next((path for path in self.splits_paths if path.is_file()), self.splits_paths[0])
-            splits = json.loads(path.read_text(encoding="utf-8"))
+            splits = parsed(path.read_text(encoding="utf-8"))
             if fold == "all":
                 return sorted({case for split in splits for case in [*split["train"], *split["val"]]})
             return list(splits[int(fold)]["train"])
@@ -290,7 +290,7 @@ def _folds_of(folder: Path) -> list[Fold]:
 
 def _read_json(path: Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CalibUncertaintyError(f"{path} is missing; copy the whole model folder") from error
     except PermissionError as error:

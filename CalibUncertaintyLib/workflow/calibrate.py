@@ -32,7 +32,7 @@ from .compare import candidates_of, compare
 from .fit import ensemble_entries, fit_entries
 from .labelled import FirstStage, LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
 from .options import MemberOptions, is_number, paths, refuse_first, truths
-from .proof import proof_of, write_proof
+from .proof import check_proof_folder, proof_of, write_proof
 from .record_file import add_to_record, check_record_file
 from .sources import collect_npz, collect_out_of_fold, members_of_fold, npz_of, out_of_fold_cases
 
@@ -105,6 +105,8 @@ def calibrate(
     first = members.models[0]
     path = Path(os.path.realpath(out)) if out else first.record_path
     check_record_file(path, members)
+    if chosen.proof is not None:
+        check_proof_folder(chosen.proof)
     of_dataset = isinstance(cases, str | Path) and Path(cases).is_dir()
     source = out_of_fold_entries if of_dataset else stored_entries if chosen.npz else held_out_entries
     with working_folder() as folder, Scratch(folder) as kept:
@@ -120,8 +122,9 @@ def calibrate(
 
 
 def held_out_entries(
-    cases, members: MemberSet, chosen: CalibrateOptions, folder: Path, kept: Scratch, progress: Progress
-) -> tuple[MemberSet, list[CalibrationEntry]]:
+    cases: str | Path | Sequence[LabelledCase], members: MemberSet, chosen: CalibrateOptions, folder: Path, kept: Scratch,
+    progress: Progress,
+) -> tuple[MemberSet, list[CalibrationEntry]]:  # fmt: skip
     """Of cases that no member was trained on; the members that were asked, and what was fitted."""
     listed = read_cases(cases, chosen.split) if isinstance(cases, str | Path) else list(cases)
     refuse_doubtful_cases(listed, members, progress, chosen.excluded)
@@ -140,8 +143,9 @@ def held_out_entries(
 
 
 def stored_entries(
-    cases, members: MemberSet, chosen: CalibrateOptions, folder: Path, kept: Scratch, progress: Progress
-) -> tuple[MemberSet, list[CalibrationEntry]]:
+    cases: str | Path | Sequence[LabelledCase], members: MemberSet, chosen: CalibrateOptions, folder: Path, kept: Scratch,
+    progress: Progress,
+) -> tuple[MemberSet, list[CalibrationEntry]]:  # fmt: skip
     """Of stock nnU-Net's saved probabilities, a folder for each of the members that were asked for."""
     listed = read_cases(cases, chosen.split) if isinstance(cases, str | Path) else list(cases)
     refuse_doubtful_cases(listed, members, progress, chosen.excluded)
@@ -162,7 +166,7 @@ def stored_entries(
 
 
 def out_of_fold_entries(
-    cases, members: MemberSet, chosen: CalibrateOptions, folder: Path, kept: Scratch, progress: Progress
+    cases: str | Path, members: MemberSet, chosen: CalibrateOptions, folder: Path, kept: Scratch, progress: Progress
 ) -> tuple[MemberSet, list[CalibrationEntry]]:
     """Of a raw nnU-Net dataset: each fold on the cases it did not see.
 

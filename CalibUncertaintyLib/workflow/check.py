@@ -13,6 +13,7 @@ from ..model.record import CalibrationRecord
 from ..model.record_check import PLAIN_SCHEMA_VERSION, SCHEMA_VERSION, problem_in
 from ..model.record_hash import is_as_written
 from ..model.record_match import PRECISION, STEP_SIZE, computing
+from ..plain_json import parsed
 from ..volume import Volume
 from .check_entry import EntryReport, report_on
 from .traits import CaseTraits, traits_of_ct
@@ -132,7 +133,7 @@ def _check_stored(
 
 def _check_file(path: Path, members: MemberSet, mode: str, step_size: float, precision: str) -> CheckReport:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parsed(path.read_text(encoding="utf-8"))
     except OSError as error:
         return CheckReport(False, f"{path} cannot be read ({error.strerror})", path)
     except ValueError as error:

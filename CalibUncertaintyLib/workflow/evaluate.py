@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from ..model.folder import ModelFolder
 from ..progress import Progress
+from ..volume import refuse_unusable_name
 from .evaluate_case import stored_case
 from .evaluate_cohort import fitted_on, run_tasks, tasks_of
 from .evaluate_options import Configuration, EvaluateOptions, configurations_of
 from .evaluate_report import write_report
 from .labelled import LabelledCase, read_cases, refuse_doubtful_cases
+from .record_file import locked
 from .source_case import named
 
 TEST = "test"
@@ -60,6 +63,18 @@ def evaluate(
     listed = _listed(cases, chosen.split)
     _refuse_trained(listed, configurations, progress)
     _refuse_foreign(out)
+    with _only_run_into(out, progress):
+        return _evaluated(listed, configurations, out, chosen, progress)
+
+
+def _evaluated(
+    listed: Sequence[LabelledCase],
+    configurations: Sequence[Configuration],
+    out: Path,
+    chosen: EvaluateOptions,
+    progress: Progress,
+) -> EvaluationReport:
+    """Compute what is missing, and write the report."""
     with progress.stage("prepare", 0.0, 0.02, "looking at models, records and cases"):
         tasks = tasks_of(listed, configurations, out, chosen)
         fitted = {item.name: fitted_on(item, [case.id for case in listed]) for item in configurations}
@@ -68,7 +83,8 @@ def evaluate(
                 progress.warn(
                     f"{name}: its calibration was fitted on {named(of)}, so its figures flatter it; give other cases"
                 )
-    with progress.stage("cases", 0.02, 0.95, f"{len(listed)} cases, {len(configurations)} configurations"):
+    with progress.stage("cases", 0.02, 0.95):
+        progress.report(0.0, f"{len(listed)} cases, {len(configurations)} configurations")
         outcomes = run_tasks(tasks, chosen, progress)
     found = {
         (task["configuration"], task["case"]["id"]): content
@@ -81,10 +97,23 @@ def evaluate(
     _warn_once(found, configurations, progress)
     with progress.stage("report", 0.95, 1.0, "figures and report"):
         content = write_report(
-            out, configurations, [case.id for case in listed], tasks, found, outcomes, fitted, chosen
+            out, configurations, [case.id for case in listed], tasks, found, outcomes, fitted, chosen, progress
         )
     progress.finish()
     return EvaluationReport(out, content, outcomes)
+
+
+@contextmanager
+def _only_run_into(out: Path, progress: Progress) -> Iterator[None]:
+    """Two runs would remove each other's half-finished cases. Raises CalibUncertaintyError where another one writes there."""
+    refuse_unusable_name(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CalibUncertaintyError(f"{out} cannot be made ({error.strerror}); choose another --out") from error
+    remedy = "wait until that run has ended, or choose another --out"
+    with locked(out, progress, 0.0, remedy, "let no other run evaluate into it at the same time"):
+        yield
 
 
 def _listed(cases, split: str | None) -> list[LabelledCase]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,9 +9,11 @@ from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from ..model.member_set import MemberSet
+from ..plain_json import parsed
 from .applied import MODES
 from .options import MemberOptions, SegmentOptions, is_number, paths, refuse_first, truths
 from .report import file_name
+from .source_case import is_one_line
 
 REFERENCES = ("pred", "union")
 _OF_CONFIGURATION = (
@@ -111,7 +112,7 @@ class Configuration:
         return MemberOptions(**{name: self.options[name] for name in names}).members_of(list(self.model))
 
 
-def configurations_of(model, options: EvaluateOptions) -> list[Configuration]:
+def configurations_of(model: str | Path | Sequence[str | Path] | None, options: EvaluateOptions) -> list[Configuration]:
     """The configurations to evaluate, in their order.
 
     model: path or paths of the model folders that those without a "model" of their own use; may be None where all have one.
@@ -141,7 +142,7 @@ def _listed(given) -> tuple[list | None, Path | None]:
         path = Path(given)
         base = Path(os.path.abspath(path)).parent
         try:
-            given = json.loads(path.read_text(encoding="utf-8"))
+            given = parsed(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CalibUncertaintyError(f"{path} is no readable JSON file with configurations ({error})") from error
         given = given.get("configurations") if isinstance(given, dict) else given
@@ -156,6 +157,8 @@ def _configuration(item, number: int, model, options: EvaluateOptions, base: Pat
     name = item.get("name") if isinstance(item, Mapping) else None
     if not isinstance(name, str) or not name.strip():
         raise CalibUncertaintyError(f'configuration {number} has no name; give each one, as "name"')
+    if not is_one_line(name.strip()):
+        raise CalibUncertaintyError(f"configuration {number}: its name {name.strip()!r} is no text on one line; give another")
     unknown = [key for key in item if key not in _OF_CONFIGURATION]
     if unknown:
         raise CalibUncertaintyError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from ..errors import CalibUncertaintyError
 from ..inference.last_layer import LastLayer
 from ..model.checkpoint import Checkpoint
 from ..model.folder import FINAL_CHECKPOINT, SPLITS_NAME, Fold, ModelFolder
+from ..plain_json import parsed
 from .room import check_room
 from .writing import write_json, written_aside
 
@@ -124,7 +124,7 @@ def _write_fold(fitted: FittedLastLayer, fold: FoldFit, folder: Path) -> None:
 def _write_splits(fitted: FittedLastLayer, folder: Path) -> None:
     try:
         found = next(path for path in fitted.model.splits_paths if path.is_file())
-        splits = json.loads(found.read_text(encoding="utf-8"))
+        splits = parsed(found.read_text(encoding="utf-8"))
         for fold in fitted.folds:
             # fold_all trained on every case that is listed: one more in any split is one more for it
             split = splits[0 if fold.fold == "all" else int(fold.fold)]

@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry, CalibrationRecord
 from ..model.record_match import PRECISION, STEP_SIZE, computing
 from ..plain_json import plain
+from ..volume import refuse_unusable_name
 from .info import temperature_in_words
 from .proof_numbers import (
     case_ids,
@@ -105,6 +107,23 @@ def write_proof(folder: str | Path, proof: Mapping) -> dict[str, Path]:
         REPORT: page(proof, statistics, pictures).encode(),
     }
     return _put(folder, contents)
+
+
+def check_proof_folder(folder: str | Path) -> None:
+    """Refuse, before the computing, a folder that a proof could not be written into after it; nothing is made.
+
+    Raises CalibUncertaintyError in one line.
+    """
+    folder = Path(os.path.abspath(folder))
+    refuse_unusable_name(folder)
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise CalibUncertaintyError(
+            f"the proof cannot be written to {folder} ({error.strerror}); choose another folder"
+        ) from error
 
 
 def write_stored_proof(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -16,10 +15,13 @@ from ..model.folder import RECORD_NAME
 from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry, CalibrationRecord
 from ..model.record_check import SCHEMA
+from ..plain_json import parsed
 from ..progress import Progress
 from .report import versions
 
 LOCK_SECONDS = 20.0  # reading, adding and writing takes milliseconds
+_WAIT = "wait until that run has ended and calibrate again, or give another --out"
+_UNLOCKED = "let no other calibration of this model end at this moment"
 
 
 def check_record_file(path: Path, members: MemberSet) -> None:
@@ -52,14 +54,16 @@ def add_to_record(path: Path, members: MemberSet, entries: list[CalibrationEntry
 
 
 @contextmanager
-def locked(path: Path, progress: Progress, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """The only writer of a file, by a lock file beside it that the operating system lets go when its process ends.
+def locked(
+    path: Path, progress: Progress, seconds: float = LOCK_SECONDS, remedy: str = _WAIT, unlocked: str = _UNLOCKED
+) -> Iterator[None]:
+    """The only writer of a file or folder, by a lock file beside it that the operating system lets go when its process ends.
 
-    Raises CalibUncertaintyError, naming both files, where another process holds it for longer than `seconds`. On a file system
-    without locks it is said that there is none.
+    remedy: what to do where another process holds it for longer than `seconds`, for which CalibUncertaintyError is raised, naming
+    both files. unlocked: what to heed on a file system without locks, where it is said that there is none.
     """
     beside = path.with_name(f".{path.name}.lock")
-    stream = _taken(beside, path, progress, seconds)
+    stream = _taken(beside, path, progress, seconds, remedy, unlocked)
     try:
         yield
     finally:
@@ -71,7 +75,7 @@ def locked(path: Path, progress: Progress, seconds: float = LOCK_SECONDS) -> Ite
             _remove(beside)  # Windows removes no file that is open: one that another process has taken meanwhile stays
 
 
-def _taken(beside: Path, path: Path, progress: Progress, seconds: float):
+def _taken(beside: Path, path: Path, progress: Progress, seconds: float, remedy: str, unlocked: str):
     end = time.monotonic() + seconds
     while True:
         stream = None
@@ -85,16 +89,11 @@ def _taken(beside: Path, path: Path, progress: Progress, seconds: float):
         except OSError as error:
             if stream is not None:
                 stream.close()
-            progress.warn(
-                f"{path} cannot be locked ({error.strerror}): let no other calibration of this model end at this moment"
-            )
+            progress.warn(f"{path} cannot be locked ({error.strerror}): {unlocked}")
             return None
         stream.close()
         if time.monotonic() > end:
-            raise CalibUncertaintyError(
-                f"{path} is being written by another run (it holds {beside.name}); wait until that run has ended and calibrate"
-                " again, or give another --out"
-            )
+            raise CalibUncertaintyError(f"{path} is being written by another run (it holds {beside.name}); {remedy}")
         time.sleep(0.05)
 
 
@@ -156,7 +155,7 @@ def _was_a_record(path: Path) -> bool:
     except OSError as error:
         raise CalibUncertaintyError(f"{path} cannot be read ({error.strerror}); choose another --out") from error
     try:
-        document = json.loads(content)
+        document = parsed(content)
     except ValueError:  # cut short, or nothing left of it
         return path.suffix == ".json" or SCHEMA.encode() in content
     return isinstance(document, dict) and document.get("schema") == SCHEMA

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,11 @@ def named(items: Iterable[str], separator: str = ", ") -> str:
     items = list(items)
     more = f"{separator}and {len(items) - MOST_NAMED} more" if len(items) > MOST_NAMED else ""
     return separator.join(items[:MOST_NAMED]) + more
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a name can stand in a table and on a page: no line breaks, zeros, or halves of characters, which no font can draw."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp") for letter in text)
 
 
 def refuse_missing(files: Sequence[ListedFile], listed_in: Path) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
 from ..model.fold_honesty import same_name
-from .source_case import LabelledCase, ListedFile, named, refuse_missing, refuse_shared_files
+from ..plain_json import parsed
+from .source_case import LabelledCase, ListedFile, is_one_line, named, refuse_missing, refuse_shared_files
 
 COLUMNS = ("id", "ct", "labels")
 SPLIT = "split"
@@ -81,6 +81,9 @@ def _refuse_unnamed(rows: Sequence[_Row], path: Path) -> None:
     unnamed = [row.where for row in rows if not row.id]
     if unnamed:
         raise CalibUncertaintyError(f"{path}, {_places(unnamed)}: id, ct and labels must all be given")
+    for row in rows:
+        if not is_one_line(row.id):
+            raise CalibUncertaintyError(f"{path}, {row.where}: the id {row.id!r} is no text on one line; give another")
     without = [row.where for row in rows if not row.split]
     if without and len(without) < len(rows):
         raise CalibUncertaintyError(f"{path}, {_places(without)}: no split is given, as for the other cases; name one")
@@ -194,7 +197,7 @@ def _channel_files(folder: Path, listed: str) -> list[Path]:
 def _rows_of_json(path: Path) -> list[_Row]:
     text = _text_of(path, "JSON")
     try:
-        content = json.loads(text)
+        content = parsed(text)
     except ValueError as error:
         raise CalibUncertaintyError(f"{path} cannot be read as JSON ({error})") from error
     cases = content.get("cases") if isinstance(content, dict) else None
@@ -240,6 +243,10 @@ def _labels_of_json(files: dict) -> tuple[str | None, str]:
 def _text_of(path: Path, kind: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise CalibUncertaintyError(
+            f"{path} does not exist; give a list of cases: a CSV file whose first line is {','.join(COLUMNS)}"
+        ) from error
     except OSError as error:
         raise CalibUncertaintyError(f"{path} cannot be read as {kind} ({error.strerror})") from error
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
-from ..plain_json import plain
+from ..plain_json import parsed, plain
 from ..result import RESULT_FILE, RESULT_SCHEMA
 from ..volume import refuse_unusable_name
 from .room import check_room
@@ -52,6 +52,9 @@ def written_aside(out: Path, overwrite: bool) -> Iterator[Path]:
         yield aside
         check_output(out, overwrite)  # again: it may have appeared while the run was computing
         _take_place(aside, out)
+    except CalibUncertaintyError as error:
+        # who reads it knows where the result was to be, and the folder aside is gone
+        raise type(error)(str(error).replace(str(aside), str(out))) from error
     except OSError as error:
         if error.errno == errno.EIO and not str(error.filename or "").startswith(str(out.parent)):
             raise CalibUncertaintyError(
@@ -85,7 +88,7 @@ def _is_only_a_result(out: Path) -> bool:
     if not entries:
         return True
     try:
-        schema = json.loads((out / RESULT_FILE).read_text(encoding="utf-8")).get("schema")
+        schema = parsed((out / RESULT_FILE).read_text(encoding="utf-8")).get("schema")
     except (OSError, ValueError, AttributeError):
         return False
     return schema == RESULT_SCHEMA and entries <= RESULT_ENTRIES

@@ -7,6 +7,11 @@ import pytest
 from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib.cli import main
+from CalibUncertaintyLib.errors import CalibUncertaintyError, Cancelled
+from CalibUncertaintyLib.progress import Progress
+from CalibUncertaintyLib.volume import Volume
+from CalibUncertaintyLib.workflow.record_file import locked
+from CalibUncertaintyLib.workflow.writing import written_aside
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +85,77 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_computing(name, m
     assert len(text.splitlines()) == 1
     assert "partial" not in text
     assert list(tmp_path.iterdir()) == []
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize("verb", ["record", "cases", "configurations", "request", "result", "dataset.json"])
+def test_json_that_is_nested_too_deeply_is_named_and_no_internal_error(verb, model, ct, tmp_path, capfd):
+    import shutil
+
+    path = tmp_path / "deep.json"
+    path.write_text(DEEP)
+    (tmp_path / "result.json").write_text(DEEP)
+    named = tmp_path / "result.json" if verb == "result" else path
+    if verb == "dataset.json":
+        copied = shutil.copytree(model, tmp_path / "model")
+        named = copied / "dataset.json"
+        named.write_text(DEEP)
+    code = main(
+        {
+            "record": ["segment", str(ct), "--model", str(model), "--calibration", str(path), "--out", str(tmp_path / "o")],
+            "cases": ["calibrate", "--model", str(model), "--cases", str(path)],
+            "configurations": [
+                "evaluate", "--cases", str(path), "--configurations", str(path), "--model", str(model), "--out", str(tmp_path / "o")
+            ],
+            "request": ["run", str(path)],
+            "result": ["picture", str(tmp_path), "--ct", str(ct)],
+            "dataset.json": ["info", str(tmp_path / "model")],
+        }[verb]
+    )  # fmt: skip
+    text = capfd.readouterr().err
+    assert code == 1
+    assert str(named) in text
+    assert "unforeseen" not in text
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture
+def cases(ct, tmp_path):
+    volume = Volume.read(ct)
+    volume.with_array((volume.array > 0).astype("uint8")).write(tmp_path / "labels.nii.gz")
+    (tmp_path / "cases.csv").write_text(f"id,ct,labels\nP1,{ct},labels.nii.gz\n")
+    return tmp_path / "cases.csv"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="other systems have no /proc")
+@pytest.mark.parametrize("proof", ["file", "file/below", "/proc/nowhere"])
+def test_a_proof_that_could_not_be_written_is_refused_before_the_computing(proof, model, cases, tmp_path, capfd):
+    (tmp_path / "file").write_text("mine")
+    arguments = ["calibrate", "--model", model, "--cases", cases, "--out", tmp_path / "record.json"]
+    code, text = said([*arguments, "--proof", tmp_path / proof], capfd)
+    assert code == 1
+    assert "the proof cannot be written to" in text
+    assert not (tmp_path / "record.json").exists()
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_second_evaluation_into_one_folder_is_refused_while_the_first_one_runs(model, cases, tmp_path, capfd):
+    arguments = ["evaluate", "--model", model, "--cases", cases, "--out", tmp_path / "new" / "out", "--flips", "off"]
+    (tmp_path / "new").mkdir()
+    with locked(tmp_path / "new" / "out", Progress()):
+        code, text = said(arguments, capfd)
+    assert code == 1
+    assert "is being written by another run" in text
+    assert "choose another --out" in text
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_what_goes_wrong_aside_is_said_of_the_folder_that_was_asked_for(tmp_path):
+    with pytest.raises(CalibUncertaintyError) as refusal, written_aside(tmp_path / "out", False) as aside:
+        raise CalibUncertaintyError(f"{aside / 'maps' / 'a.nrrd'} was not written whole")
+    assert str(refusal.value) == f"{tmp_path / 'out' / 'maps' / 'a.nrrd'} was not written whole"
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(Cancelled), written_aside(tmp_path / "out", False):
+        raise Cancelled("stopped")

@@ -53,6 +53,8 @@ def test_paths_in_a_file_are_relative_to_it(model, tmp_path):
     [
         ([], "must be a list"),
         ([{"folds": [0]}], "configuration 1 has no name"),
+        ([{"name": "a\nb"}], "is no text on one line"),
+        ([{"name": "half \ud800"}], "is no text on one line"),
         ([{"name": "a", "fold": 0}], "configuration a: 'fold' is not known"),
         ([{"name": "a b"}, {"name": "A_B"}], "two configurations are called"),
         ([{"name": "a", "flips": "some"}], "some"),

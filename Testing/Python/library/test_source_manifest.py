@@ -255,7 +255,7 @@ def test_a_csv_that_is_none_is_one_line(content, said, folder):
 @pytest.mark.parametrize("name", ["gone.csv", "gone.json", "."])
 def test_a_list_that_is_not_there_is_one_line(name, folder):
     said = refusal(folder / name)
-    assert ("is a folder" if name == "." else "(No such file or directory)") in said
+    assert ("is a folder" if name == "." else "does not exist; give a list of cases: a CSV file whose first line is") in said
 
 
 def test_the_list_of_the_real_cases_is_read_by_split(shared_data):
@@ -263,3 +263,10 @@ def test_the_list_of_the_real_cases_is_read_by_split(shared_data):
     assert [len(splits[split]) for split in splits] == [30, 12, 18]
     assert len({case for cases in splits.values() for case in cases}) == 60
     assert ids(read_cases(shared_data / "cases.json")) == splits["calibration"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "half \ud800", "zero \0"])
+def test_an_identifier_that_no_page_can_show_is_refused(name, folder):
+    said = refusal(json_of(folder, [{"id": name, "ct": "p0_ct.nii.gz", "labels": "p0_seg.nii.gz"}]))
+    assert "case 1: the id '" in said
+    assert "no text on one line" in said

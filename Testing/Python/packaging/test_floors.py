@@ -16,7 +16,7 @@ FLOORS = (
     ("model",),
     MIDDLE,
     ("trainers",),
-    ("result", "result_regions"),
+    ("result", "result_check", "result_regions"),
     ("workflow",),
     ("cli", "cli_options", "cli_evaluate", "cli_last_layer"),
     ("__main__",),
