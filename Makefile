@@ -17,14 +17,16 @@ env: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 10) <= sys.version_info[:2] <= (3, 13) else "Python 3.10 to 3.13 is needed, this is " + sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
-	@if command -v nvidia-smi >/dev/null 2>&1; then $(PIP) install -q $(TORCH); \
-	else $(PIP) install -q --retries 0 --timeout 20 --index-url $(TORCH_CPU_INDEX) $(TORCH) $(TORCHVISION) 2>/dev/null \
-	  || $(PIP) install -q $(TORCH); fi
-	$(PIP) install -q -c constraints.txt -e '.[test]'
+	@echo "Installing into $(VENV): about 3 GB, mostly PyTorch, VTK and Qt; some minutes on a fast line"
+	@if command -v nvidia-smi >/dev/null 2>&1; then $(PIP) install $(TORCH); \
+	else $(PIP) install --retries 0 --timeout 20 --index-url $(TORCH_CPU_INDEX) $(TORCH) $(TORCHVISION) 2>/dev/null \
+	  || { echo "$(TORCH_CPU_INDEX) does not answer; taking PyTorch from the usual index (with CUDA, 3 GB more)"; \
+	    $(PIP) install $(TORCH); }; fi
+	$(PIP) install -c constraints.txt -e '.[test]'
 	@touch $@
 
 demo: env
-	$(HEADLESS) $(BIN)/python Testing/demo.py --out demo-output
+	@$(HEADLESS) $(BIN)/python Testing/demo.py --out demo-output
 
 # Two files at a time, one core each
 test: export OMP_NUM_THREADS := 1

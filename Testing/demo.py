@@ -41,10 +41,12 @@ def findings(result: Result) -> list[str]:
         f"Volumes:       {', '.join(volumes)}",
         f"Members:       fold {folds} of {provenance['model']['name']}, on {provenance['device']}",
         f"Probability:   {provenance['calibration']['summary']}",
-        f"Labels that differ from stock nnU-Net: {changed['by_pooling']} by pooling, {changed['by_temperature']} by temperature",
+        f"Labels that differ from stock nnU-Net's: {changed['by_pooling']} voxels by pooling,"
+        f" {changed['by_temperature']} by calibration",
         f"Uncertainty:   {threshold['measure']} from {threshold['value']:.3g} {threshold['unit']} up ({threshold['source']}),"
         f" within {roi['distance_mm']:g} mm of a structure",
-        f"To look at:    {len(uncertain)} uncertain regions, {missed} places of a possible miss{first}",
+        f"To look at:    {len(uncertain)} uncertain region{'' if len(uncertain) == 1 else 's'},"
+        f" {missed} possible miss{'' if missed == 1 else 'es'}{first}",
     ]
 
 
@@ -54,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=REPOSITORY / "demo-output", help="folder for phantom, Result and picture")
     parser.add_argument("--seed", type=int, default=7, help="which phantom; the model was trained on 1000 to 1029")
     options = parser.parse_args(arguments)
+    options.out = options.out.resolve()
     try:
         folder = write_phantom(make_phantom(options.seed), options.out / "phantom")
         ct = folder / "ct.nii.gz"
@@ -71,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     print()
     print(f"Picture:       {picture}")
     print(f"Result folder: {result.folder}")
-    print(f"Phantom:       {ct} (the true outlines are beside it)")
+    print(f"Phantom:       {ct} (the true labels are beside it: labels.nii.gz)")
     return 0
 
 
