@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +16,7 @@ from .errors import Cancelled
 # The stages that are long, and whose reports are so alike that the time left of them can be told
 TIMED_STAGES = ("predict", "previous stage")
 REPORTS_BEFORE_TELLING = 3
+SILENT_AT_MOST_S = 10.0  # a file or pipe gets a line at least this often, as long as there is something to report
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -42,6 +43,7 @@ class Progress:
         self._running: list[tuple[str, float]] = []  # stages that have not ended, and when they began
         self._cancelled = cancelled
         self._start, self._stop = 0.0, 1.0
+        self._subject = ""  # what the present stage is about, such as a case; said with each of its reports
         self._reports: list[
             tuple[float, float]
         ] = []  # (seconds, fraction of the stage), the first and the last of them
@@ -65,35 +67,39 @@ class Progress:
         return found
 
     @contextmanager
-    def stage(self, name: str, start: float, stop: float, message: str = ""):
+    def stage(self, name: str, start: float, stop: float, message: str = "") -> Iterator[Progress]:
         """A named part of the job; its wall time is added to `timings` in seconds, and with its peak memory to `stages`.
 
         Stages may lie within one another; what happens in the inner one counts for both.
         """
-        outer = self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s
+        outer = (
+            self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s, self._subject,
+        )  # fmt: skip
         nested = self._memory.enter()
-        self.stage_name, self._start, self._stop = name, start, stop
+        self.stage_name, self._start, self._stop, self._subject = name, start, stop, message
         self._reports, self._report_count, self.remaining_s = [], 0, None
         self._running.append((name, time.perf_counter()))
         try:
-            self.report(0.0, message)
+            self.report(0.0)
             yield self
         finally:
             seconds, peak = time.perf_counter() - self._running.pop()[1], self._memory.leave()
             _add_stage(self.stages, name, seconds, peak)
             self.timings[name] = self.stages[name]["s"]
-            self.remaining_s = None
+            self.remaining_s, self._subject = None, ""
             if nested:
-                self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s = outer
+                (
+                    self.stage_name, self._start, self._stop, self._reports, self._report_count, self.remaining_s, self._subject,
+                ) = outer  # fmt: skip
 
     def report(self, fraction_of_stage: float, message: str = "") -> None:
-        """Say how far the current stage is, 0 to 1."""
+        """Say how far the current stage is, 0 to 1, and what is done; what the stage is about is said before it."""
         if self._cancelled is not None and self._cancelled():
             raise Cancelled("stopped on request; nothing was written")
         part = min(max(fraction_of_stage, 0.0), 1.0)
         self.fraction = max(self.fraction, self._start + part * (self._stop - self._start))
         self._time(part)
-        self.show(message)
+        self.show(": ".join(part for part in (self._subject, message) if part))
 
     def _time(self, part: float) -> None:
         """The rate since the first report, which takes longer than the others, goes on to the end of the stage."""
@@ -130,36 +136,38 @@ class Progress:
 
 
 class TerminalProgress(Progress):
-    """A bar on one line of a terminal; plain lines, one a stage or tenth, where the output is a file."""
+    """A bar on one line of a terminal; plain lines, one a stage, tenth or ten seconds, where the output is a file."""
 
     def __init__(self, stream: TextIO | None = None, cancelled: Callable[[], bool] | None = None) -> None:
         super().__init__(cancelled)
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
-        self._last_stage, self._drawn = "", 0.0
+        self._last_stage, self._drawn, self._written = "", 0.0, 0.0
 
     def show(self, message: str) -> None:
+        now, text = time.perf_counter(), f"{message or self.stage_name}{self._left()}"
         if self._live:
-            now = time.perf_counter()
             if now - self._drawn < 0.1 and self.fraction < 1:
                 return
             self._drawn = now
             filled = round(24 * self.fraction)
             bar = f"[{'#' * filled}{'.' * (24 - filled)}]"
-            line = f"{bar} {100 * self.fraction:3.0f}% {self.stage_name} {message}{self._left()}"
-            self._stream.write("\r\x1b[K" + line[:160])
-        elif self.stage_name != self._last_stage or self.fraction >= self._drawn + 0.1:
-            self._drawn = self.fraction
-            line = f"{100 * self.fraction:3.0f}% {self.stage_name} {message}{self._left()}"
-            self._stream.write(line.rstrip() + "\n")
+            self._stream.write("\r\x1b[K" + f"{bar} {100 * self.fraction:3.0f}% {text}"[:160])
+        elif (
+            self.stage_name != self._last_stage
+            or self.fraction >= self._drawn + 0.1
+            or now >= self._written + SILENT_AT_MOST_S
+        ):
+            self._drawn, self._written = self.fraction, now
+            self._stream.write(f"{100 * self.fraction:3.0f}% {text}\n")
         self._last_stage = self.stage_name
         self._stream.flush()
 
     def _left(self) -> str:
-        if self.remaining_s is None:
+        if self.remaining_s is None or self.remaining_s < 1.0:
             return ""
         left = f"{self.remaining_s / 60:.0f} min" if self.remaining_s >= 300 else f"{self.remaining_s:.0f} s"
-        return f", about {left} left of it"
+        return f", about {left} left of this step"
 
     def warn(self, message: str) -> None:
         self._line(f"Warning: {message}")

@@ -8,21 +8,23 @@ import numpy as np
 
 from ..volume import Volume
 from .evaluate_window import CaseWindow
-from .picture import LEVEL, WINDOW
+from .picture import LEVEL, WINDOW, uncertainty_colours
 from .picture_planes import Frame
 
-WIDTH_INCHES, DOTS_PER_INCH = 7.2, 80
+WIDTH_INCHES, DOTS_PER_INCH = 7.2, 110
 PREDICTED, DRAWN, WRONG = "#56B4E9", "#F0E442", "#FF5C8A"
 
 
 def case_picture(window: CaseWindow, ct: Volume) -> bytes | None:
     """A PNG of the axial slice with the most wrong voxels: outlines beside the uncertainty; None without matplotlib.
 
-    Left the prediction's outline and the reference's, right the measure that regions are made of from its threshold up; on both
-    the outline of what is wrong. The front is on top and the patient's right on the left of the picture.
+    Left the prediction's outline and the reference's, with what is wrong as a red veil; right the measure that regions are made
+    of from its threshold up, in the colours of `montage`, with the outline of what is wrong. The front is on top and the
+    patient's right on the left of the picture.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.colors import ListedColormap
         from matplotlib.figure import Figure
     except ImportError:
         return None
@@ -52,13 +54,17 @@ def case_picture(window: CaseWindow, ct: Volume) -> bytes | None:
         _outline(pair[0], truth == value, DRAWN, across, "--")
     u = frame.turn(window.measure(threshold["measure"]))[level]
     pair[1].imshow(
-        np.ma.masked_less(u, threshold["value"]), cmap="inferno", vmin=0, vmax=max(entry.get("scale", entry["range"])[1], 1e-6),
-        interpolation="nearest", **place,
+        np.ma.masked_less(u, threshold["value"]), cmap=uncertainty_colours(), vmin=threshold["value"],
+        vmax=max(entry.get("scale", entry["range"])[1], threshold["value"] + 1e-3), interpolation="nearest", **place,
     )  # fmt: skip
-    for axes, width in zip(pair, (0.8, 0.4), strict=True):  # thin beside what is to be seen
-        _outline(axes, wrong, WRONG, across, "-", width)
-    pair[0].set_title("predicted (blue), reference (yellow), wrong (red)", color="white", fontsize=7.5)
-    pair[1].set_title(f"{entry['title']} from its threshold up, wrong (red)", color="white", fontsize=7.5)
+    pair[0].imshow(
+        np.ma.masked_equal(wrong, 0), cmap=ListedColormap([WRONG]), alpha=0.45, interpolation="nearest", **place
+    )
+    _outline(pair[1], wrong, WRONG, across, "-", 0.6)  # thin beside what is to be seen
+    shown = f"{entry['title']} from {threshold['value']:.2g} {entry['unit']} up"
+    for axes, title in zip(pair, ("predicted (blue), reference (yellow, dashed), wrong (red)", shown), strict=True):
+        axes.set_title(title, color="white", fontsize=8.5)
+        axes.text(0.01, 0.5, frame.letters(2)[0], transform=axes.transAxes, color="white", fontsize=8.5, va="center")
     figure.subplots_adjust(left=0.005, right=0.995, bottom=0.005, top=1 - 0.26 / height, wspace=0.01)
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=DOTS_PER_INCH, facecolor="black", metadata={"Software": None})

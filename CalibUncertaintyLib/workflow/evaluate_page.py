@@ -134,7 +134,7 @@ def _rows_of_measures(content: Mapping, domain: str, keys: Sequence[str]) -> lis
             )
             cells = [_interval(_SHARE, found["figures"].get(key)) if found else UNKNOWN for key in keys]
             used = _used(found["figures"].get("ranking.auroc")) if found else words.status(about["status"])
-            rows.append(([about["title"] or measure, name, shown], [*cells, used]))
+            rows.append(([words.measure(measure, about["title"]), name, shown], [*cells, used]))
     return rows
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .evaluate_localisation import BUDGETS
-from .proof_numbers import FEW_VOXELS
+from .proof_numbers import FEW_VOXELS, curve_of
 from .proof_pictures import FAINT, FONT, GREY, INK, SMALL, rendered
 
 if TYPE_CHECKING:
@@ -155,12 +155,11 @@ def _reliability(configurations: Mapping) -> Figure:
     figure, (axes,) = _figure(1, 6.4, 5.4, extra=1.6)
     for number, (name, of) in enumerate(configurations.items()):
         bins = [item for item in of["calibration"]["union"]["bins"] if item["n"]]
-        trusted = [item for item in bins if item["n"] >= FEW_VOXELS]
         few = [item for item in bins if item["n"] < FEW_VOXELS]
         marker = MARKERS[number % len(MARKERS)]
         axes.plot(
-            [100 * item["confidence"] for item in trusted], [100 * item["accuracy"] for item in trusted],
-            marker=marker, markersize=5, linewidth=1.6, label=_short(name), zorder=3, clip_on=False, **_style(number),
+            *curve_of(bins), marker=marker, markersize=5, linewidth=1.6, label=_short(name), zorder=3, clip_on=False,
+            **_style(number),
         )  # fmt: skip
         axes.plot(
             [100 * item["confidence"] for item in few], [100 * item["accuracy"] for item in few], marker=marker, markersize=4,

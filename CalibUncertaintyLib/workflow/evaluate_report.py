@@ -13,6 +13,7 @@ from pathlib import Path
 from ..errors import CalibUncertaintyError
 from ..evaluation.statistics import DRAWS, LEVEL
 from ..plain_json import plain
+from ..progress import Progress
 from .evaluate_case import written_whole
 from .evaluate_comparisons import comparisons_of
 from .evaluate_options import Configuration, EvaluateOptions
@@ -27,19 +28,22 @@ SCHEMA, SCHEMA_VERSION = "calib-uncertainty/evaluation", 1
 def write_report(
     out: Path, configurations: Sequence[Configuration], cases: Sequence[str], tasks: Sequence[Mapping],
     found: Mapping[tuple[str, str], Mapping], outcomes: Mapping[tuple[str, str], Mapping],
-    fitted: Mapping[str, Sequence[str]], options: EvaluateOptions,
+    fitted: Mapping[str, Sequence[str]], options: EvaluateOptions, progress: Progress | None = None,
 ) -> dict:  # fmt: skip
     """Write the report of everything that was found; returns evaluation.json's content with NaN where a figure is unknown.
 
     found: by (configuration, case) what `evaluate_case` stored. outcomes: how each ended. fitted: by configuration the cases that
-    its calibration was fitted on.
+    its calibration was fitted on. progress: hears what is being computed, as the last of its stages.
     """
+    progress = progress or Progress()
     files = {(task["configuration"], task["case"]["id"]): Path(task["file"]) for task in tasks}
     summaries = {}
-    for item in configurations:
+    for number, item in enumerate(configurations):
+        progress.report(0.6 * number / len(configurations), item.name)
         mine = {case: found[item.name, case] for case in cases if (item.name, case) in found}
         if mine:
             summaries[item.name] = summary_of(mine, {case: files[item.name, case] for case in mine})
+    progress.report(0.6, "comparisons")
     content = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
@@ -62,6 +66,7 @@ def write_report(
         },
         "comparisons": comparisons_of(summaries, options.roi_reference),
     }  # fmt: skip
+    progress.report(0.8, "pictures")
     shown = pictures_of_cases(summaries, files, options.roi_reference)
     contents = {
         "evaluation.json": json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n",

@@ -10,13 +10,14 @@ from .source_case import named
 INTERVAL = "Means over cases, in brackets the 95 % interval (bootstrap over cases, BCa)."
 LOCALISATION = (
     "Threshold: that of the record, or our default, frozen before these cases were seen. UEO-AUC: mean overlap with the errors when"
-    " the most uncertain 0 to 5 % of the domain are flagged. Parts of 1; AUROC of 0.5 is chance, FPR95 is better when low."
+    " the most uncertain 0 to 5 % of the domain are flagged. All lie from 0 to 1; AUROC of 0.5 is chance, FPR95 is better when low."
     " Cases without errors are left out of the figures they do not define."
 )
 PLACES = (
     "Recall of the errors near a predicted surface (within a voxel's diagonal, at least 2 mm) and of the others, when the most"
     " uncertain 1, 2 and 5 % of the domain are flagged; pieces: 26-connected errors of 10 mm³ or more of which a tenth is flagged;"
-    " Dice gained: mean over structures when a reader corrects all flagged voxels. Parts of 1; means over cases, 95 % intervals."
+    " Dice gained: mean over structures when a reader corrects all flagged voxels. All lie from 0 to 1; means over cases, 95 %"
+    " intervals."
 )
 CAPTIONS = {
     "reliability": "All voxels of all cases within the distance of prediction or reference. A calibrated model lies on the dotted"
@@ -43,7 +44,7 @@ SOURCES = (
     " Introduction to the Bootstrap · Wilcoxon 1945 · Holm 1979"
 )
 _STATUS = {
-    "single_member": "needs several members", "not_computed": "not asked for", "no_law": "no law in the calibration record",
+    "single_member": "needs several members", "not_computed": "not asked for", "no_law": "needs a calibration",
 }  # fmt: skip
 _FIGURES = {
     "dice": "Dice, mean", "nll": "NLL (nats)", "brier_sum": "Brier, sum", "ece_toplabel": "ECE (%)",
@@ -81,6 +82,11 @@ def errors(content: Mapping, place: str) -> str:
     return "".join(f"{name}: {text}. " for text, name in said).strip()
 
 
+def measure(name: str, title: str | None) -> str:
+    """A measure in words, with the name by which options and tables know it: "Lack of confidence (conf)"."""
+    return f"{title} ({name})" if title and title.lower() != name else title or name
+
+
 def status(key: str) -> str:
     """Why a measure has no map, in words."""
     return _STATUS.get(key, key.replace("_", " "))
@@ -91,10 +97,10 @@ def not_computed(content: Mapping) -> str:
     known = [of["measures"] for of in content["configurations"].values() if of.get("measures")]
     there = {name for measures in known for name, about in measures.items() if about["domains"]}
     missing = {
-        about["title"] or name: status(about["status"])
+        measure(name, about["title"]): status(about["status"])
         for measures in known for name, about in measures.items() if name not in there
     }  # fmt: skip
-    return f"Without a map: {'; '.join(f'{title} ({why})' for title, why in missing.items())}." if missing else ""
+    return f"Without a map: {'; '.join(f'{title}: {why}' for title, why in missing.items())}." if missing else ""
 
 
 def summary(content: Mapping) -> str:
@@ -122,7 +128,8 @@ def warnings(content: Mapping) -> list[str]:
         said.append(f"{name}: no case worked; it has no figures.")
     for name, of in there.items():
         if of["calibration_asked"] != "none" and not (of.get("applied") or {}).get("calibrated"):
-            said.append(f"{name}: no calibration was applied. {(of.get('applied') or {}).get('reason', '')}".rstrip())
+            reason = (of.get("applied") or {}).get("reason", "")
+            said.append(f"{name}: no calibration was applied{': ' + reason if reason else ''}.")
         if of["fitted_on"]:
             said.append(f"{name}: its calibration was fitted on {named(of['fitted_on'])}; its figures flatter it.")
         missed = of["calibration"]["pred"]["missed_structure"]

@@ -19,6 +19,7 @@ from .picture_planes import Frame, Layer, Plane, choose_planes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
 WINDOW, LEVEL = 400.0, 40.0  # soft tissue, HU
@@ -83,7 +84,9 @@ def montage(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CalibUncertaintyError("a picture needs matplotlib: pip install matplotlib") from error
-    scene = _open_scene(Result.open(result_folder), ct if isinstance(ct, Volume) else Volume.read(ct), structure, measure)
+    scene = _open_scene(
+        Result.open(result_folder), ct if isinstance(ct, Volume) else Volume.read(ct), structure, measure
+    )
     planes = list(slices) if slices is not None else _planes_of(scene)
     heights = [PANEL * _aspect(scene, plane) for plane in planes]
     width = LEFT + 4 * PANEL + 3 * GAP + RIGHT
@@ -107,7 +110,9 @@ def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure
             f" was segmented"
         )
     if not _same_place(ct, result.segmentation):
-        raise CalibUncertaintyError("the CT lies elsewhere in the patient than the Result; give the CT that was segmented")
+        raise CalibUncertaintyError(
+            "the CT lies elsewhere in the patient than the Result; give the CT that was segmented"
+        )
     frame = Frame(ct)
     provenance = result.provenance
     threshold = provenance["threshold"]
@@ -165,7 +170,9 @@ def _gravest(scene: _Scene) -> list[Region]:
     By volume alone it would always be the rim of the largest organ. Our definition.
     """
     counts = np.bincount(scene.label.ravel(), minlength=max(scene.result.labels, default=0) + 1)
-    listed = [region for region in scene.result.regions[:CIRCLED] if region.kind != POSSIBLE_MISS and counts[region.label] > 0]
+    listed = [
+        region for region in scene.result.regions[:CIRCLED] if region.kind != POSSIBLE_MISS and counts[region.label] > 0
+    ]
     listed.sort(key=lambda region: region.score / counts[region.label])
     return listed[-1:]
 
@@ -187,7 +194,9 @@ def _hung(scene: _Scene, plane: Plane, array: np.ndarray) -> np.ndarray:
     return seen[::-1] if plane.axis == 1 else seen
 
 
-def _draw_row(figure: Figure, scene: _Scene, plane: Plane, size: tuple[float, float], bottom: float, height: float) -> None:
+def _draw_row(
+    figure: Figure, scene: _Scene, plane: Plane, size: tuple[float, float], bottom: float, height: float
+) -> None:
     width, total = size
     rows, columns = _extent(scene, plane)
     place = {"extent": (0, columns, rows, 0), "aspect": "equal"}
@@ -243,7 +252,7 @@ def _draw_probability(axes: Axes, values: np.ndarray, place: dict) -> None:
 def _draw_uncertainty(axes: Axes, scene: _Scene, plane: Plane, place: dict) -> None:
     values = _hung(scene, plane, scene.uncertainty.plane(plane.axis, plane.index))
     axes.imshow(
-        np.ma.masked_invalid(values), cmap=_uncertainty_colours(), vmin=scene.threshold, vmax=scene.upper,
+        np.ma.masked_invalid(values), cmap=uncertainty_colours(), vmin=scene.threshold, vmax=scene.upper,
         interpolation="nearest", **place,
     )  # fmt: skip
     across = [axis for axis in range(3) if axis != plane.axis]
@@ -283,7 +292,9 @@ def _draw_scale_bar(axes: Axes, rows: float, columns: float) -> None:
     x, y = columns * 0.05, rows * 0.95
     axes.plot([x, x + length], [y, y], color=INK, linewidth=2.5, solid_capstyle="butt")
     text = f"{length} mm"
-    axes.text(x + length / 2, y - rows * 0.02, text, color=INK, fontsize=9, ha="center", va="bottom", path_effects=_halo())
+    axes.text(
+        x + length / 2, y - rows * 0.02, text, color=INK, fontsize=9, ha="center", va="bottom", path_effects=_halo()
+    )
 
 
 def _draw_titles(figure: Figure, scene: _Scene, size: tuple[float, float]) -> None:
@@ -319,7 +330,14 @@ def _draw_legends(figure: Figure, scene: _Scene, planes: list[Plane], size: tupl
     unit = scene.measure["unit"]
     bars = (
         (2, "viridis", 0.0, 1.0, "probability", None),
-        (3, _uncertainty_colours(), scene.threshold, scene.upper, f"{scene.measure['title'].lower()} ({unit})", scene.threshold),
+        (
+            3,
+            uncertainty_colours(),
+            scene.threshold,
+            scene.upper,
+            f"{scene.measure['title'].lower()} ({unit})",
+            scene.threshold,
+        ),
     )
     for column, colours, low, high, text, threshold in bars:
         left = LEFT + column * (PANEL + GAP) + 0.2
@@ -339,7 +357,9 @@ def _draw_legends(figure: Figure, scene: _Scene, planes: list[Plane], size: tupl
 def _draw_names(figure: Figure, scene: _Scene, planes: list[Plane], size: tuple[float, float]) -> None:
     """Names of the structures in the slices shown, in their colours, below the second column."""
     width, height = size
-    present = sorted({int(i) for plane in planes for i in np.unique(np.take(scene.label, plane.index, axis=plane.axis))} - {0})
+    present = sorted(
+        {int(i) for plane in planes for i in np.unique(np.take(scene.label, plane.index, axis=plane.axis))} - {0}
+    )
     left = LEFT + PANEL + GAP
     for place, index in enumerate(present[:12]):
         x, y = left + 0.1 + (place % 3) * 1.15, 1.08 - (place // 3) * 0.2
@@ -347,7 +367,9 @@ def _draw_names(figure: Figure, scene: _Scene, planes: list[Plane], size: tuple[
         name = _shorten(scene.result.labels.get(index, str(index)), 13)
         figure.text((x + 0.22) / width, y / height, name, color=INK, fontsize=9.5, va="center")
     if len(present) > 12:
-        figure.text((left + 0.1) / width, 0.32 / height, f"and {len(present) - 12} more", color=QUIET, fontsize=9, va="center")
+        figure.text(
+            (left + 0.1) / width, 0.32 / height, f"and {len(present) - 12} more", color=QUIET, fontsize=9, va="center"
+        )
 
 
 def _footnote(scene: _Scene) -> str:
@@ -360,7 +382,7 @@ def _footnote(scene: _Scene) -> str:
     )
 
 
-def _uncertainty_colours():
+def uncertainty_colours() -> ListedColormap:
     """The upper, bright part of "inferno": perceptually uniform, safe for the colour-blind, and clear of the CT's dark greys."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap

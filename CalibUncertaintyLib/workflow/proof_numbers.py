@@ -172,6 +172,22 @@ def bins_of(figures: Mapping) -> list[dict]:
     return found
 
 
+def curve_of(bins: Sequence[Mapping]) -> tuple[list[float], list[float]]:
+    """Confidence and accuracy in percent of the bins with enough voxels, NaN between two that are no neighbours.
+
+    So a line through them does not pass over bins that are too small to be read, as if they lay on it.
+    """
+    trusted = [item for item in bins if item["n"] >= FEW_VOXELS]
+    x, y = [], []
+    for before, item in zip([None, *trusted], trusted, strict=False):
+        if before is not None and not math.isclose(before["upper"], item["lower"], abs_tol=1e-9):
+            x.append(math.nan)
+            y.append(math.nan)
+        x.append(100 * item["confidence"])
+        y.append(100 * item["accuracy"])
+    return x, y
+
+
 def dice_of(proof: Mapping, when: str, case: str) -> dict[str, float]:
     """Dice of each structure in one case; empty where it was not measured."""
     values = proof["figures"][when]["cases"].get(case, {})

@@ -8,7 +8,18 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .proof_numbers import BY_KEY, FEW_VOXELS, bins_of, by_class, case_ids, class_names, column, number, pooled
+from .proof_numbers import (
+    BY_KEY,
+    FEW_VOXELS,
+    bins_of,
+    by_class,
+    case_ids,
+    class_names,
+    column,
+    curve_of,
+    number,
+    pooled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -183,14 +194,13 @@ def _figure(width: float, height: float, layout: str = "constrained") -> Figure:
 
 
 def _curve(above: Axes, below: Axes, bins: Sequence[Mapping], when: str, label: str | None, size: float) -> None:
-    """Accuracy over confidence; bins with few voxels grey and not joined. Below, their voxels."""
+    """Accuracy over confidence; bins with few voxels grey and not joined, nor passed over. Below, their voxels."""
     colour, marker, line = SERIES[when]
-    trusted = [item for item in bins if item["n"] >= FEW_VOXELS]
     few = [item for item in bins if item["n"] < FEW_VOXELS]
     filled = "none" if when == "before" else "full"
     above.plot(
-        [100 * item["confidence"] for item in trusted], [100 * item["accuracy"] for item in trusted], color=colour,
-        marker=marker, markersize=size, linestyle=line, linewidth=1.6, fillstyle=filled, label=label, zorder=3, clip_on=False,
+        *curve_of(bins), color=colour, marker=marker, markersize=size, linestyle=line, linewidth=1.6, fillstyle=filled,
+        label=label, zorder=3, clip_on=False,
     )  # fmt: skip
     above.plot(
         [100 * item["confidence"] for item in few], [100 * item["accuracy"] for item in few], color=GREY, marker=marker,

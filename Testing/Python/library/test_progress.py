@@ -14,7 +14,9 @@ from CalibUncertaintyLib.progress import JsonProgress, Progress, TerminalProgres
 
 MB = 1 << 20
 KEEPS_A_MARK = module._reset_mark()
-needs_mark = pytest.mark.skipif(not KEEPS_A_MARK, reason="PEAK OF A STAGE: this system does not let its mark be set back")
+needs_mark = pytest.mark.skipif(
+    not KEEPS_A_MARK, reason="PEAK OF A STAGE: this system does not let its mark be set back"
+)
 
 
 class Clock:
@@ -213,7 +215,9 @@ def test_the_panel_reads_lines_with_the_time_left(clock, repository):
     assert json.loads(read.stdout) == [["progress", "predict", fraction] for fraction in (0.1, 0.25, 0.4, 0.55)]
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(12.0, "about 32 s left of it"), (200.0, "about 9 min left of it")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(12.0, "about 32 s left of this step"), (200.0, "about 9 min left of this step")]
+)
 @pytest.mark.parametrize("live", [False, True])
 def test_the_terminal_says_the_time_left_in_words(clock, seconds, words, live):
     class Stream(io.StringIO):
@@ -223,5 +227,34 @@ def test_the_terminal_says_the_time_left_in_words(clock, seconds, words, live):
     stream = Stream()
     told(TerminalProgress(stream), clock, [0.125, 0.25, 0.5, 0.625], seconds)
     assert words in stream.getvalue()  # 0.375 in two tiles' time, 0.5 to go
-    assert stream.getvalue().count("left of it") == (2 if live else 1)  # a file gets a line each tenth
+    assert stream.getvalue().count("left of this step") == 2
     assert ("\r" in stream.getvalue()) == live
+
+
+def lines_of_a_file(clock, seconds, reports, **stage):
+    """What a file gets of a stage with so many reports, each so many seconds after the last."""
+    stream = io.StringIO()
+    progress = TerminalProgress(stream)
+    with progress.stage("cases", 0.0, 0.05, **stage):
+        for number in range(1, reports + 1):
+            clock.now += seconds
+            progress.report(number / reports, f"tile {number}")
+    return stream.getvalue().splitlines()
+
+
+def test_a_file_hears_of_a_slow_stage_every_ten_seconds_and_of_a_fast_one_once(clock):
+    assert [line.split()[-1] for line in lines_of_a_file(clock, 4.0, 9)] == ["cases", "3", "6", "9"]
+    assert lines_of_a_file(clock, 0.1, 9) == ["  0% cases"]
+
+
+def test_each_report_says_what_its_stage_is_about(clock):
+    lines = lines_of_a_file(clock, 20.0, 2, message="case A (1 of 3)")
+    assert lines == ["  0% case A (1 of 3)", "  2% case A (1 of 3): tile 1", "  5% case A (1 of 3): tile 2"]
+    stream = io.StringIO()
+    progress = JsonProgress(stream)
+    with progress.stage("outer", 0.0, 1.0, "case A"):
+        with progress.stage("inner", 0.0, 0.5, "maps"):
+            progress.report(0.5)
+        progress.report(0.6, "tile 1")
+    messages = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert messages == ["case A", "maps", "maps", "case A: tile 1"]

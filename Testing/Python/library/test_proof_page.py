@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import re
 import sys
 from html.parser import HTMLParser
@@ -11,7 +12,7 @@ import pytest
 from proof_parts import NAMES, proof, with_everything
 
 from CalibUncertaintyLib.workflow.proof import write_proof
-from CalibUncertaintyLib.workflow.proof_numbers import statistics_of
+from CalibUncertaintyLib.workflow.proof_numbers import curve_of, statistics_of
 from CalibUncertaintyLib.workflow.proof_page import page
 from CalibUncertaintyLib.workflow.proof_pictures import SERIES, draw, drawn_classes
 
@@ -270,6 +271,18 @@ def test_bins_of_few_voxels_are_grey_and_out_of_the_curve():
     for colour, *_ in SERIES.values():
         rows = np.argwhere(np.abs(image - np.array(matplotlib.colors.to_rgb(colour))).max(axis=-1) < 0.02)[:, 0]
         assert rows.max() < 0.15 * image.shape[0]
+
+
+def test_a_curve_is_interrupted_where_bins_between_are_too_small_to_be_read():
+    counts = (5000, 2000, 10, 4000, 3000)
+    bins = [
+        {"lower": k / 5, "upper": (k + 1) / 5, "n": n, "confidence": k / 5 + 0.1, "accuracy": k / 5}
+        for k, n in enumerate(counts)
+    ]
+    x, y = curve_of(bins)
+    np.testing.assert_allclose(x, [10, 30, math.nan, 70, 90])
+    np.testing.assert_allclose(y, [0, 20, math.nan, 60, 80])
+    assert curve_of(bins[2:3]) == ([], [])
 
 
 def test_many_structures_are_spread_over_pictures_and_the_worst_are_kept(full_proof):
