@@ -1,6 +1,6 @@
 """Calibrated probabilities and uncertainty maps for nnU-Net v2 segmentation of CT.
 
-Four nouns (`Volume`, `ModelFolder`, `CalibrationRecord`, `Result`) and the verbs `segment` and `calibrate`.
+Four nouns (`Volume`, `ModelFolder`, `CalibrationRecord`, `Result`) and three verbs (`segment`, `calibrate`, `evaluate`).
 Importing the package needs numpy and SimpleITK only; torch and nnunetv2 are imported when a verb runs.
 """
 
@@ -16,6 +16,7 @@ _PUBLIC = {
     "Result": "result",
     "segment": "workflow.segment",
     "calibrate": "workflow.calibrate",
+    "evaluate": "workflow.evaluate",
 }
 
 __all__ = ["CalibUncertaintyError", "Cancelled", "__version__", *_PUBLIC]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -12,10 +11,12 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .cli_answers import answers_of_calibration, answers_of_segment, calibrate_command
 from .cli_evaluate import run_evaluate
 from .cli_last_layer import run_last_layer
 from .cli_options import parser_of
 from .errors import CalibUncertaintyError, Cancelled
+from .plain_json import parsed
 from .progress import JsonProgress, Progress, QuietProgress, TerminalProgress
 
 OUT_OF_MEMORY = "there is not enough memory; close other programs and run again"
@@ -121,14 +122,7 @@ def _segment(options: argparse.Namespace, progress: Progress, _) -> None:
     if isinstance(progress, JsonProgress):
         progress.done(str(result.folder))
         return
-    found, calibration = result.provenance, result.provenance["calibration"]
-    for line in (
-        *(f"{name}: {volume:.1f} mL" for name, volume in found["segmentation"]["volumes_ml"].items()),
-        calibration["summary"],
-        "Labels changed by pooling: {by_pooling}, by temperature: {by_temperature}".format(**found["changed_labels"]),
-        f"Regions to look at: {len(result.regions)}",
-        f"Result: {result.folder}",
-    ):
+    for line in answers_of_segment(result, options):
         progress.done(line)
 
 
@@ -136,14 +130,18 @@ def _run(options: argparse.Namespace, progress: Progress, answers) -> None:
     """What the panel starts: a request file instead of options."""
     path = Path(options.request)
     try:
-        request = json.loads(path.read_text(encoding="utf-8"))
+        request = parsed(path.read_text(encoding="utf-8"))
         verb, arguments = str(request["verb"]), {key: v for key, v in request["arguments"].items() if v is not None}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CalibUncertaintyError(f"{path} is not a request (JSON with 'verb' and 'arguments')") from error
     verbs: dict[str, Callable] = {"segment": _segment, "calibrate": _calibrate, "evaluate": run_evaluate}
     if verb not in verbs:
         raise CalibUncertaintyError(f"{path} asks for '{verb}'; known are {', '.join(verbs)}")
-    required = {"segment": {"ct", "model", "out"}, "calibrate": {"model", "cases"}, "evaluate": {"model", "cases", "out"}}[verb]
+    required = {
+        "segment": {"ct", "model", "out"},
+        "calibrate": {"model", "cases"},
+        "evaluate": {"model", "cases", "out"},
+    }[verb]
     known = required | _known_arguments(verb)
     missing, unknown = required - set(arguments), set(arguments) - known
     if missing or unknown:
@@ -174,28 +172,22 @@ def _known_arguments(verb: str) -> set[str]:
 
 
 def _calibrate(options: argparse.Namespace, progress: Progress, _) -> None:
+    from .model.record import CalibrationRecord
     from .workflow.calibrate import CalibrateOptions, calibrate
-    from .workflow.info import temperature_in_words
 
     chosen = {name: getattr(options, name) for name in CalibrateOptions.names() if hasattr(options, name)}
     path, entry = calibrate(options.cases, _one_or_several(options.model), options.out, progress=progress, **chosen)
     if isinstance(progress, JsonProgress):
         progress.done(str(path))
         return
-    before, after = entry.figures["before"]["per_case"], entry.figures["after"]["per_case"]
-    count = len(entry.cases)
-    progress.done(f"{temperature_in_words(entry)} ({entry.mode}), from {count} case{'' if count == 1 else 's'}")
-    for key, title in (("nll", "NLL"), ("ece_toplabel", "ECE (top label)")):
-        progress.done(f"{title} on these cases: {before[key]:.4f} before, {after[key]:.4f} after")
-    for row in entry.compared:
-        chosen_one = ", chosen" if row["chosen"] else ""
-        progress.done(
-            f"Compared: {row['method']}, {row['mode']}: NLL {row['nll_cv']:.4f}, ECE {row['ece_cv']:.4f} on cases not fitted on,"
-            f" {row['changed_labels']:,} labels changed{chosen_one}"
-        )
-    progress.done(f"Record: {path}")
-    if getattr(options, "proof", None):
-        progress.done(f"Proof: {Path(options.proof) / 'report.html'}")
+    stored = CalibrationRecord.read(path).entries
+    others = [
+        other
+        for other in stored
+        if (other.members, other.cases) == (entry.members, entry.cases) and other.mode != entry.mode
+    ]
+    for line in answers_of_calibration(path, [entry, *others], options):
+        progress.done(line)
 
 
 def _info(options: argparse.Namespace, _, answers) -> None:
@@ -204,7 +196,10 @@ def _info(options: argparse.Namespace, _, answers) -> None:
 
     chosen = {name: getattr(options, name) for name in MemberOptions.names() if hasattr(options, name)}
     members = MemberOptions(**chosen).members_of(_one_or_several(options.model))
-    print("\n".join(describe(members, options.mode, options.calibration)), file=answers)
+    lines = describe(members, options.mode, options.calibration)
+    if options.calibration == "auto" and any(line.startswith("NOT CALIBRATED") for line in lines):
+        lines.append(f"To calibrate: {calibrate_command(options)}")
+    print("\n".join(lines), file=answers)
 
 
 def _members_and_fit(options: argparse.Namespace):
@@ -225,7 +220,10 @@ def _check(options: argparse.Namespace, _, answers) -> int:
     report = check_model(
         members, options.mode, options.calibration, ct, step_size=options.step_size, precision=options.precision
     )
-    print("\n".join(report.lines()), file=answers)
+    lines = report.lines()
+    if not report.ok and options.calibration == "auto":
+        lines[1:1] = [f"To calibrate these members: {calibrate_command(options)}"]
+    print("\n".join(lines), file=answers)
     return report.exit_status
 
 
@@ -233,7 +231,12 @@ def _proof(options: argparse.Namespace, progress: Progress, _) -> None:
     from .workflow.proof import write_stored_proof
 
     files = write_stored_proof(
-        _members_and_fit(options), options.mode, options.calibration, Path(options.out), options.step_size, options.precision
+        _members_and_fit(options),
+        options.mode,
+        options.calibration,
+        Path(options.out),
+        options.step_size,
+        options.precision,
     )
     progress.done(str(files["report.html"]))
 

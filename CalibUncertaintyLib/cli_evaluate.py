@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import TextIO
 
 from .errors import Cancelled
 from .progress import JsonProgress, Progress
 
 
-def add_evaluate(verbs, parents: Sequence[argparse.ArgumentParser], verb: Callable) -> None:
+def add_evaluate(verbs: argparse._SubParsersAction, parents: Sequence[argparse.ArgumentParser], verb: Callable) -> None:
     """The verb's options. verbs: of the parser. parents: parsers with the options it shares. verb: what runs it."""
     evaluate = verbs.add_parser(
         "evaluate",
@@ -30,13 +31,26 @@ def add_evaluate(verbs, parents: Sequence[argparse.ArgumentParser], verb: Callab
     evaluate.add_argument(
         "--cases",
         required=True,
+        metavar="LIST",
         help="CSV with the columns id, ct, labels and perhaps split (paths relative to the CSV), or a JSON"
         " list; cases that trained the model are refused",
     )
     evaluate.add_argument(
-        "--out", required=True, help="folder for evaluation.json, cases.csv, summary.csv and report.html"
+        "--out", required=True, metavar="DIR", help="folder for evaluation.json, cases.csv, summary.csv and report.html"
     )
-    evaluate.add_argument("--split", help="of a list with a column split (default: its rows of split test)")
+    evaluate.add_argument(
+        "--split", metavar="NAME", help="rows of a list with a column split that are taken (default: test)"
+    )
+    evaluate.add_argument(
+        "--resample-labels", action="store_true", help="bring label maps of another grid to their CT's (nearest)"
+    )
+    _add_figures(evaluate)
+    _add_work(evaluate)
+    evaluate.set_defaults(verb=verb)
+
+
+def _add_figures(evaluate: argparse.ArgumentParser) -> None:
+    """What is compared, and by which figures."""
     evaluate.add_argument(
         "--configurations",
         metavar="FILE",
@@ -46,10 +60,18 @@ def add_evaluate(verbs, parents: Sequence[argparse.ArgumentParser], verb: Callab
         " calibrated)",
     )
     evaluate.add_argument(
-        "--calibration", default="auto", help="auto: the record beside the model (default); none; or a record file"
+        "--calibration",
+        default="auto",
+        metavar="FILE",
+        help="auto (default): calibration.json in the model folder; none: the network's own probabilities; or a record file",
     )
     evaluate.add_argument(
-        "--roi", dest="roi_mm", type=float, default=15.0, metavar="MM", help="figures within this distance (default 15)"
+        "--roi",
+        dest="roi_mm",
+        type=float,
+        default=15.0,
+        metavar="MM",
+        help="only voxels no farther from a structure than this count, mm (default 15)",
     )
     evaluate.add_argument(
         "--roi-reference",
@@ -65,11 +87,12 @@ def add_evaluate(verbs, parents: Sequence[argparse.ArgumentParser], verb: Callab
         metavar="NAME",
         help="standard (default), all, or names of measures",
     )
+
+
+def _add_work(evaluate: argparse.ArgumentParser) -> None:
+    """Where the cases are computed, and what of them is kept."""
     evaluate.add_argument(
-        "--keep-results", action="store_true", help="keep the Result folder of every case, with all its maps"
-    )
-    evaluate.add_argument(
-        "--resample-labels", action="store_true", help="bring label maps of another grid to their CT's (nearest)"
+        "--keep-results", action="store_true", help="keep the Result folder of every case, with all its maps (large)"
     )
     evaluate.add_argument(
         "--workers",
@@ -86,10 +109,9 @@ def add_evaluate(verbs, parents: Sequence[argparse.ArgumentParser], verb: Callab
         " package, and must see models, cases and --out under the same paths",
     )
     evaluate.add_argument("--overwrite", action="store_true", help="compute every case anew")
-    evaluate.set_defaults(verb=verb)
 
 
-def run_evaluate(options: argparse.Namespace, progress: Progress, _) -> None:
+def run_evaluate(options: argparse.Namespace, progress: Progress, _: TextIO) -> None:
     """Run it, and say the headline figures of every configuration."""
     from .workflow.evaluate import evaluate
     from .workflow.evaluate_options import EvaluateOptions

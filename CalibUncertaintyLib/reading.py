@@ -168,7 +168,7 @@ def check_is_ct(volume: Volume, path: str | Path) -> list[str]:
         sample = np.unique(volume.array[:: max(1, volume.array.shape[0] // 16)])
         if len(sample) < 64 and np.array_equal(sample, np.rint(sample)):
             raise CalibUncertaintyError(
-                f"{path} looks like a label map ({len(sample)} whole values up to {high:g}), not like a CT"
+                f"{path} looks like a label map ({len(sample)} whole values up to {high:g}), not like a CT; give the CT"
             )
     if low < LOWEST_STORED or high > HIGHEST_STORED:
         return [

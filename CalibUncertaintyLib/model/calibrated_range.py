@@ -153,12 +153,13 @@ class CalibratedRange:
             return ""
         if self.cases == 1:
             return (
-                "One calibration case bounds nothing: every second case like it lies above it; spacing is compared with that one,"
-                " field of view and HU only coarsely, entropy and volumes not at all"
+                "With one calibration case it can hardly be told whether another CT is like it: spacing is compared with that one,"
+                " field of view and HU only coarsely, entropy and volumes not at all; calibrate on ten cases or more"
             )
         return (
-            f"{self.cases} calibration cases bound little: by chance alone 1 in {self.cases + 1} cases like them lies above the"
-            " largest value; the limits are widened accordingly and miss all but gross differences"
+            f"With {self.cases} calibration cases it can hardly be told whether another CT is like them: of cases that are, 1 in"
+            f" {self.cases + 1} lies above their largest value by chance, so that only gross differences are warned of; calibrate on"
+            " ten cases or more"
         )
 
     def to_json(self) -> dict:

@@ -117,7 +117,7 @@ def _figures(entry: CalibrationEntry) -> Iterator[str]:
     if gap is not None:
         worst = _worst_case(entry)
         case = f"; farthest off is {worst[0]}, {_gap_in_words(worst[1])}" if worst and len(entry.cases) > 1 else ""
-        yield f"Gap left: {_gap_in_words(gap)}{case}"
+        yield f"After calibration these cases are on average {_gap_in_words(gap)}{case}"
 
 
 def _gap_in_words(gap: float) -> str:

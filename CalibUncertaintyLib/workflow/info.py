@@ -23,7 +23,7 @@ def describe(members: MemberSet, mode: str, calibration: str = "auto") -> list[s
     lines += [f"Members: {members.describe()}; {_count(members)}", f"Flips: {_FLIPS[members.flips]}"]
     lines += [f"Warning: {warning}" for warning in members.warnings]
     applied = calibration_of(members, mode, calibration)
-    lines.append(applied.summary(members) + (f"; {applied.reason}" if applied.calibrated else ""))
+    lines.append(applied.summary(members))
     path = members.models[0].record_path if calibration in ("auto", "none") else Path(calibration)
     return lines + stored_entries(path)
 

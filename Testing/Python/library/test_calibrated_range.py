@@ -182,8 +182,8 @@ def test_the_fewer_cases_the_wider_the_limit_of_the_entropy():
 
 
 def test_it_is_said_how_little_few_cases_bound():
-    assert "One calibration case bounds nothing" in CalibratedRange.of([USUAL]).caution()
-    assert "4 calibration cases bound little: by chance alone 1 in 5" in CalibratedRange.of([USUAL] * 4).caution()
+    assert "With one calibration case it can hardly be told" in CalibratedRange.of([USUAL]).caution()
+    assert "1 in 5 lies above their largest value by chance" in CalibratedRange.of([USUAL] * 4).caution()
     assert CalibratedRange.of([USUAL] * 9).caution() == ""
 
 

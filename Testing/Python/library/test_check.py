@@ -120,7 +120,7 @@ def test_the_gap_that_is_left_names_the_case_that_is_farthest_off(model):
             after["cases"][name]["signed_gap"] = gap
 
     change_record(model, change)
-    assert "Gap left: 0.4 percentage points too sure; farthest off is P1, 12.3 percentage points too unsure" in said(
+    assert "After calibration these cases are on average 0.4 percentage points too sure; farthest off is P1, 12.3 percentage points too unsure" in said(
         checked(model)
     )
 
