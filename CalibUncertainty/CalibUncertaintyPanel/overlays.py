@@ -94,7 +94,9 @@ class Overlays:
     @property
     def isWhole(self):
         """Whether its nodes are in the scene and can be shown: a whole patient may be deleted in the data tree, node by node."""
-        return all(node.GetScene() is not None and node.GetDisplayNode() is not None for node in self.nodes)
+        displays = [node.GetScalarVolumeDisplayNode() for node in self.nodes[:2]]  # what comes first may be a legend
+        displays.append(self.segmentationNode.GetDisplayNode())
+        return all(node.GetScene() is not None for node in self.nodes) and None not in displays
 
     @property
     def calibrated(self):

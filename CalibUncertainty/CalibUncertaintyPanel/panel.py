@@ -147,6 +147,8 @@ class Panel(VTKObservationMixin):
         """Bring widgets and slice views to the state of the parameter node."""
         if self._updating or self.parameterNode is None:
             return
+        if self.overlays is not None and not self.overlays.isWhole:
+            self._forgetDeletedLayers()
         self._updating = True
         self._lastCt = self.parameterNode.ctVolume or self._lastCt
         try:
@@ -313,8 +315,6 @@ class Panel(VTKObservationMixin):
     def _onModified(self, caller, event):
         if self.scene.IsBatchProcessing():  # half a scene is there; `_onEndBatch` looks again
             return
-        if self.overlays is not None and not self.overlays.isWhole:
-            self._forgetDeletedLayers()
         self.update()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -339,14 +339,11 @@ class Panel(VTKObservationMixin):
             self.update()
 
     def _onEndBatch(self, caller, event):
-        if self.overlays is not None and any(node.GetScene() is None for node in self.overlays.nodes):
-            self._forgetDeletedLayers()
         self.update()
 
     def _forgetDeletedLayers(self):
-        layersCt.takeOffViews(
-            self.scene, self.overlays.nodes[:2]
-        )  # the rest of them would lie over whatever CT comes next
+        # The rest of them would lie over whatever CT comes next.
+        layersCt.takeOffViews(self.scene, self.overlays.nodes[:2])
         self.overlays.hide()
         self._setOverlays(None)
         self.run.showError(_("A layer of the result was deleted. Open the result again to see it."))

@@ -43,7 +43,7 @@ class ReviewSection:
         self.editing = ReviewEditing(self, ui)
         self.report = ReviewReportButton(self, ui)
         for keys, function in self._actions().items():
-            panel.shortcuts.add(keys, function)
+            panel.shortcuts.add(keys, function, whileTyping=False)
         ui.previousRegionButton.connect("clicked(bool)", self.onPrevious)
         ui.nextRegionButton.connect("clicked(bool)", self.onNext)
         ui.fitButton.connect("clicked(bool)", self.onFit)

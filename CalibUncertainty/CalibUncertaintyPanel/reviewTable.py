@@ -70,6 +70,8 @@ COLUMNS = (
 )
 ROW_MARGIN = 7  # pixels: as many places as possible are seen at once
 READING_ORDER, SEEN, STRUCTURE, CHANCE = 0, 1, 2, 4
+DETAILS = (7, 8)  # given up in a narrow panel, so that the names of structures can be read
+READABLE = "Lymph nodes"  # of a structure's name
 
 
 class ReviewTable:
@@ -87,6 +89,7 @@ class ReviewTable:
         self._revealed = set()
         self._onSelected = onSelected
         self._left = None  # a half lies between two rows
+        self._detailsWidth = 0
         self._sorted = (READING_ORDER, False)  # column, whether against its first direction
         table.setColumnCount(len(COLUMNS))
         for column, about in enumerate(COLUMNS):
@@ -101,6 +104,7 @@ class ReviewTable:
         header.setHighlightSections(False)
         header.setSectionResizeMode(STRUCTURE, qt.QHeaderView.Stretch)
         header.connect("sectionClicked(int)", self.sortBy)
+        header.connect("sectionResized(int,int,int)", self._onSectionResized)
         table.connect("itemSelectionChanged()", onSelected)
 
     def fill(self, regions, decisions, chosen):
@@ -245,9 +249,28 @@ class ReviewTable:
 
     def _fitColumns(self):
         # Once for all rows: a header that fits itself measures every row again for each cell that is set.
+        self._hideDetails(False)
         for column in range(len(COLUMNS)):
             if column != STRUCTURE:
                 self.table.resizeColumnToContents(column)
+        header = self.table.horizontalHeader()
+        self._detailsWidth = sum(header.sectionSize(column) for column in DETAILS)
+        self._onSectionResized(STRUCTURE, 0, header.sectionSize(STRUCTURE))
+
+    def _onSectionResized(self, column, before, width):
+        """The panel is wider or narrower than it was."""
+        if column != STRUCTURE or not self._detailsWidth:
+            return
+        least = self.table.fontMetrics().horizontalAdvance(READABLE) + 2 * ROW_MARGIN
+        hidden = self.table.isColumnHidden(DETAILS[0])
+        if not hidden and width < least:
+            self._hideDetails(True)
+        elif hidden and width - self._detailsWidth >= least:
+            self._hideDetails(False)
+
+    def _hideDetails(self, hidden):
+        for column in DETAILS:
+            self.table.setColumnHidden(column, hidden)
 
 
 def _inOrder(regions, decisions, column, turned):

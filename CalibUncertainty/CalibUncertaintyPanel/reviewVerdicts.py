@@ -29,6 +29,7 @@ class ReviewVerdicts:
         ui.undoDecisionButton.connect("clicked(bool)", self.onUndo)
         ui.redoDecisionButton.connect("clicked(bool)", self.onRedo)
         ui.noteLineEdit.connect("editingFinished()", self.takeNote)
+        ui.noteLineEdit.connect("returnPressed()", self._onNoteEnded)
         ui.reviewerLineEdit.text = slicer.util.settingsValue(REVIEWER_SETTING, "")
         ui.reviewerLineEdit.connect("editingFinished()", self._onReviewer)
         ui.reviewLogCheckBox.checked = slicer.util.settingsValue(LOG_SETTING, False, converter=slicer.util.toBool)
@@ -95,6 +96,10 @@ class ReviewVerdicts:
         self.section.decisions.change(region.id, note=note, reviewer=self._reviewer)
         self._keep(region.id)
         self.show(region)
+
+    def _onNoteEnded(self):
+        """The note is written: the keys are for the list again."""
+        self.ui.regionsTable.setFocus()
 
     def onUndo(self, checked=None):
         """Take the last decision back and go to its region."""

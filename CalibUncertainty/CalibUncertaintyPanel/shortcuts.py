@@ -19,16 +19,18 @@ class Shortcuts:
         """Whether the keys work now."""
         return bool(self._shortcuts)
 
-    def add(self, keys, function):
+    def add(self, keys, function, whileTyping=True):
         """Have a function called when keys are pressed.
 
         :param keys: as Qt writes them, with a modifier: "Ctrl+Shift+H".
         :param function: without arguments.
+        :param whileTyping: whether also where text is entered, in the panel or anywhere else: with Alt some keyboards write
+            letters and move by words.
         :raises ValueError: if the keys have no modifier, or are taken already.
         """
         if "+" not in keys or keys in self._functions:
             raise ValueError(f"{keys} cannot be a shortcut here")
-        self._functions[keys] = function
+        self._functions[keys] = function if whileTyping else lambda: None if isTyping() else function()
 
     def connect(self):
         """Make the keys work. A Slicer without main window has none."""
@@ -48,3 +50,10 @@ class Shortcuts:
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []
+
+
+def isTyping():
+    """Whether the next key would be written into a text."""
+    widget = qt.QApplication.focusWidget()
+    kinds = ("QLineEdit", "QTextEdit", "QPlainTextEdit", "QAbstractSpinBox")
+    return widget is not None and any(widget.inherits(kind) for kind in kinds)
