@@ -41,7 +41,7 @@ class MemberLabels:
 
     def add(self, member: int, logits: torch.Tensor, cells: Iterable[tuple[Cell, Sequence[slice]]]) -> None:
         """One member's logits (C, z, y, x) over several cells, each with the part of them that is its own."""
-        codes = (_regions_that_hold if self._sigmoid else _first_largest)(logits).cpu().numpy().astype(self._type)
+        codes = codes_of(logits, self._sigmoid).astype(self._type)
         for cell, inside in cells:
             self._keep(member, cell, codes[tuple(inside)])
 
@@ -75,6 +75,11 @@ class MemberLabels:
         at, self._end = self._end, self._end + codes.nbytes
         self._file.write(at, np.ascontiguousarray(codes))
         return at
+
+
+def codes_of(logits: torch.Tensor, sigmoid: bool) -> np.ndarray:
+    """What one member with these logits (C, ...) draws, (...) integers; see `MemberLabels`."""
+    return (_regions_that_hold if sigmoid else _first_largest)(logits).cpu().numpy()
 
 
 def _first_largest(logits: torch.Tensor) -> torch.Tensor:

@@ -12,12 +12,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
-from ..plain_json import plain
+from ..plain_json import parsed, plain
 from .record_check import MEMBER_MODES, MEMBERS_SCHEMA_VERSION, PLAIN_SCHEMA_VERSION, SCHEMA, SCHEMA_VERSION, problem_in
 from .record_hash import HASH_KEY, is_as_written, with_content_hash
 from .record_match import difference, folds_of, folds_together, goes_beyond_folds, in_words, key_of, same_folds
 
-_ONLY_WHERE_THERE = ("parameters", "member_temperatures", "range", "compared", "context", "regions")
+_ONLY_WHERE_THERE = ("parameters", "member_temperatures", "range", "compared", "context", "regions", "case_scores")
 _MODEL_KEYS = ("name", "configuration", "trainer", "labels", "plans_sha256")
 
 
@@ -45,6 +45,7 @@ class CalibrationEntry:
       predicted surfaces were looked for, by a measure that is dark along them
     - `context`: what uncertainty is usual at which place (`ContextLaw`), for measures that look at surroundings; `regions`:
       {measure: how often regions of this kind and score held a real error (`RegionCalibration`)}
+    - `case_scores`: how uncertain the calibration cases and their structures were as wholes (`CaseScores`); of 3 cases and more
     - `extra`: fields of later versions, kept when the record is written again
     """
 
@@ -67,6 +68,7 @@ class CalibrationEntry:
     compared: Sequence[dict] = ()
     context: dict | None = None
     regions: dict | None = None
+    case_scores: dict | None = None
     extra: dict = field(default_factory=dict)
 
     def to_json(self) -> dict:
@@ -116,7 +118,7 @@ class CalibrationRecord:
         path = Path(path)
         remedy = "calibrate the model again or give another record"
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = parsed(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise CalibUncertaintyError(f"there is no calibration record {path}; calibrate the model first") from error
         except OSError as error:

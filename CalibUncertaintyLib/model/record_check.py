@@ -284,6 +284,7 @@ _ENTRY = {
     "parameters": (False, _object),
     "context": (False, _object),
     "regions": (False, _object),
+    "case_scores": (False, _object),
 }
 _MEMBERS = {
     "folds": (True, _folds),

@@ -1,8 +1,12 @@
-"""How far the members' own segmentations agree, counted once at the end of a run."""
+"""How far the members' own segmentations agree, counted once at the end of a run, or window by window of a labelled case."""
 
 from __future__ import annotations
 
-from ..inference.member_labels import MOST_REGIONS, MemberLabels
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..inference.member_labels import MOST_REGIONS, MemberLabels, codes_of
 from ..model.heads import Heads
 from ..uncertainty.member_agreement import AgreementCounts, MemberAgreement
 
@@ -24,3 +28,18 @@ def agreement_of(labels: MemberLabels, heads: Heads) -> MemberAgreement:
     for codes, times in labels.pieces():
         counts.add(codes, times)
     return counts.counted()
+
+
+def counts_of_members(n_members: int, heads: Heads) -> AgreementCounts | None:
+    """Counts that are still empty; None where these members are not compared."""
+    if agreement_status(n_members, heads) != "ok":
+        return None
+    return AgreementCounts(n_members, heads.values, regions=heads.sigmoid)
+
+
+def count_members(counts: AgreementCounts, logits: Sequence[np.ndarray], heads: Heads) -> None:
+    """Count a window, of which every member's logits (C, ...) are known."""
+    import torch
+
+    codes = [codes_of(torch.from_numpy(np.ascontiguousarray(of_member)), heads.sigmoid).ravel() for of_member in logits]
+    counts.add(np.stack(codes))

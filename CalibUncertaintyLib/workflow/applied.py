@@ -20,6 +20,7 @@ from ..model.member_set import MemberSet, folds_in_words
 from ..model.record import CalibrationEntry, CalibrationRecord, find_calibration
 from ..model.record_check import MEMBER_MODES, MODES, POOL_MODES
 from ..model.record_match import PRECISION, STEP_SIZE, computing
+from ..uncertainty.combined_score import CaseScores
 from ..uncertainty.context_law import ContextLaw
 
 __all__ = ["MEMBER_MODES", "METHODS", "MODES", "POOL_MODES", "AppliedCalibration", "calibration_of", "choose_calibration"]
@@ -52,6 +53,7 @@ class AppliedCalibration:
     roi_mm: float = 15.0
     context: ContextLaw | None = None
     regions: dict = field(default_factory=dict)
+    case_scores: CaseScores | None = None
 
     @property
     def sigmoid(self) -> bool:
@@ -282,6 +284,7 @@ def applied_entry(
         roi_mm=float(entry.roi["distance_mm"]),
         context=None if entry.context is None else ContextLaw.from_json(entry.context),
         regions=dict(entry.regions or {}),
+        case_scores=None if entry.case_scores is None else CaseScores.from_json(entry.case_scores),
     )
 
 

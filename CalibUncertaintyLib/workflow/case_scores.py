@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from ..model.heads import Heads
 from ..uncertainty.aggregation import aggregate
 from ..uncertainty.combined_score import FEWEST_CASES, CaseScores
 from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
-from .calibrated_case import CalibratedCase
+
+if TYPE_CHECKING:
+    from .calibrated_case import CalibratedCase
 
 MEASURE = "entropy"
 

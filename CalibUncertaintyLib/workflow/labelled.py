@@ -20,8 +20,10 @@ from ..model.heads import Heads, region_truth
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..uncertainty.interface_distance import signed_distance
+from ..uncertainty.member_agreement import MemberAgreement
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
+from .agreement import count_members, counts_of_members
 from .inputs import check_channels, read_channels
 from .places import Places, PlacesBuilder
 from .room import bytes_on_disk, check_room
@@ -35,6 +37,7 @@ __all__ = [
     "near_structures", "read_cases", "read_images", "read_reference", "refuse_doubtful_cases", "warn_of_cropped",
 ]  # fmt: skip
 
+LABELS_FROM = 0.4  # foreground probability below which no member draws anything, which it does from a half on
 VOLUME_MARGIN = 8  # voxels, no calibrator looks farther
 # Far from the structures voxels are kept where this foreground probability may be reached at any temperature up to this one
 MISS_PROBABILITY, HIGHEST_TEMPERATURE = 0.1, 2.5
@@ -118,7 +121,7 @@ class RoiVoxels:
     member has, None where each has its own. traits: what the CT looks like; voxel_ml: mL. volume: where it was asked for.
     in_roi: (N,) where the voxels of the whole CT were asked for, those within the distance; else None, and all are.
     places: where they lie. far: the voxels beyond the distance where a structure is likely enough to have been missed, in the same
-    box; None where there are none.
+    box; None where there are none. agreement: of the members' own labels in the whole CT; None of a single one, or where not asked.
     """
 
     case: LabelledCase
@@ -134,6 +137,7 @@ class RoiVoxels:
     in_roi: np.ndarray | None = None
     places: Places | None = None
     far: RoiVoxels | None = None
+    agreement: MemberAgreement | None = None
 
     def of_roi(self) -> RoiVoxels:
         """The voxels within the ROI distance alone."""
@@ -173,11 +177,13 @@ def collect(
         predictor, prepared, passing, progress, pool_temperature=HIGHEST_TEMPERATURE, keep_members=True
     )
     frame, heads = prepared.frame, predictor.heads
-    predicted = np.zeros(opinions.whole().shape, np.uint16)
-    for box in opinions.boxes(1.0, 0.0)[0]:  # no probability exceeds 1: these are the places of labels
+    predicted, counts = np.zeros(opinions.whole().shape, np.uint16), counts_of_members(len(predictor.members), heads)
+    for box in opinions.boxes(LABELS_FROM, 0.0)[0]:
         for slab in opinions.slabs(box):
             window = tuple(slice(s.start + a, s.stop + a) for s, a in zip(slab.inside, box.start, strict=True))
             predicted[window] = heads.label_of_logits(slab.pooled)
+            if counts is not None:
+                count_members(counts, slab.members, heads)
     truth = np.ascontiguousarray(frame.to_network(reference))
     near, near_prediction, distance = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
     wanted = truth >= 0 if whole else near
@@ -199,6 +205,7 @@ def collect(
         voxel_ml=volumes[0].voxel_volume_ml,
         volume=_volume(opinions, near, truth, frame.to_network(volumes[0].array), kept) if with_volume else None,
         far=gathered(far) if far.any() else None,
+        agreement=None if counts is None else counts.counted(),
     )
 
 

@@ -19,6 +19,7 @@ from ..uncertainty.measures import MEASURES, binary_entropy
 from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
 from ..version import __version__
 from ..volume import Volume
+from .case_scores import combined
 from .context_maps import context_names
 from .maps import structure
 from .run import Run
@@ -41,6 +42,7 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
             "distance": writer.distance(),
         }
     scratch.close()
+    _place_among_calibration_cases(run)
     content = _document(run, ct, warnings, maps)
     forward = {"forward": run.predictor.forward_seconds}
     stages = run.progress.stages_so_far()  # writing too, as far as it has come
@@ -167,6 +169,17 @@ class _MapWriter:
         whole = np.zeros(self._run.volume.array.shape, array.dtype)
         whole[tuple(slice(a, a + n) for a, n in zip(self._run.start, array.shape, strict=True))] = array
         return self._run.volume.with_array(whole)
+
+
+def _place_among_calibration_cases(run: Run) -> None:
+    """Add to the summaries how the case and its structures stand; see `combined`."""
+    structures, calibration = run.aggregates["structures"], run.calibration
+    figures = run.entropy_summed_up
+    for value, of_structure in structures.items():
+        figures["structures"][value]["seg_entropy_k"] = of_structure["seg_entropy_k"]
+    run.aggregates["combined"] = combined(
+        figures, calibration.case_scores, calibration.calibrated, run.options.roi_mm
+    )  # fmt: skip
 
 
 def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:

@@ -27,6 +27,7 @@ from ..volume import Volume
 from .agreement import agreement_of, agreement_status
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
+from .case_scores import MEASURE
 from .chosen_measures import OF_VOXELS, context_measure_names, extras_of, measure_names
 from .context_maps import context_maps, normalised
 from .maps import ALWAYS, EXPECTED_ERROR, FOREGROUND, Maps, make_maps, stored, temperatures_of
@@ -114,7 +115,8 @@ class Run:
             self._add_context(self.maps.box)
         with progress.stage("regions", 0.87, 0.9, "distances and regions"):
             self._find_regions()
-            self.aggregates = self.summed_up()
+            self.aggregates = self.summed_up(chosen.measure)
+            self.entropy_summed_up = self._entropy_summed_up()
 
     def _place(self, box: Box) -> None:
         """Where the box lies in the CT, its labels, and their distance from each voxel."""
@@ -152,25 +154,31 @@ class Run:
             self._chances(),
         )  # fmt: skip
 
-    def summed_up(self) -> dict:
-        """The measure that regions are made of, summed up for the case and each structure, within the ROI; see `aggregate`.
+    def summed_up(self, measure: str) -> dict:
+        """One measure, summed up for the case and each structure, within the ROI, with the members' agreement; see `aggregate`.
 
         What is of a structure's own probability is added when that is written.
         """
         roi = roi_mask(self.distance, self.options.roi_mm)
         box = box_around(roi, (0, 0, 0)) or tuple(slice(0, n) for n in roi.shape)
-        u = self.case.frame.to_volume(self.maps.fields.read(self.options.measure))[box]
+        u = self.case.frame.to_volume(self.maps.fields.read(measure))[box]
         found = aggregate(
             np.ascontiguousarray(u), self.label[box], self.volume.spacing_zyx, self.model.labels, roi[box], self.threshold,
             members=self.agreement,
         )  # fmt: skip
         n_members = len(self.predictor.members)
         return {
-            "measure": self.options.measure,
-            "unit": MEASURES[self.options.measure].unit,
+            "measure": measure,
+            "unit": MEASURES[measure].unit,
             **found,
             "agreement": {"status": agreement_status(n_members, self.predictor.heads), "members": n_members},
         }
+
+    def _entropy_summed_up(self) -> dict:
+        """The entropy, which is what calibration cases are compared by; anew only where another measure was summed up and there are
+        calibration cases."""
+        needed = self.options.measure != MEASURE and self.calibration.case_scores is not None
+        return self.summed_up(MEASURE) if needed else self.aggregates
 
     def _chances(self) -> RegionCalibration | None:
         """How often regions listed as this run lists them held a real error; None where they were listed otherwise."""
