@@ -369,3 +369,9 @@ def test_the_boundary_reaches_a_voxels_diagonal_and_two_millimetres_at_least():
     limit = boundary_mm((3.0, 0.8, 0.8))
     distance = np.float32([0, limit, -limit, limit + 0.01, math.inf])
     assert near_boundary(distance, limit).tolist() == [True, True, True, False, False]
+
+
+def test_ninety_five_of_a_hundred_wrong_voxels_are_enough_for_the_false_positive_rate():
+    # by falling value: 19 of 20 wrong voxels, three right ones, the last wrong one
+    assert ranking.false_positive_rate(np.array([19, 0, 1]), np.array([0, 3, 0])) == 0.0
+    assert ranking.false_positive_rate(np.array([18, 0, 2]), np.array([0, 3, 0])) == 1.0

@@ -28,4 +28,4 @@ def test_a_threshold_on_the_grid_splits_values_and_codes_alike():
 
 def test_the_ends():
     assert codes_of(np.float32([0, -1, 1e-9, 2.0**-24, 256, 1e30])).tolist() == [0, 0, 0, 1, COUNT - 1, COUNT - 1]
-    assert values_of(np.array([0, 1])).tolist() == [0, 2.0**-24]
+    assert values_of(np.array([0, 1, COUNT - 1])).tolist() == [0, 2.0**-24, 256]
