@@ -171,4 +171,13 @@ def soon(function):
     """Call a function when Slicer has come back from what it is doing."""
     import qt
 
-    qt.QTimer.singleShot(0, function)
+    # Slicer's own QTimer.singleShot keeps every timer, and with it the function and its panel, until Slicer ends.
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+
+    def call():
+        timer.deleteLater()
+        function()
+
+    timer.connect("timeout()", call)
+    timer.start(0)

@@ -56,3 +56,22 @@ def test_the_output_of_a_talkative_process_is_there_with_few_polls(panel, run_jo
         polls += 1
     assert job.finished
     assert "not json" in job.logPath.read_text(encoding="utf-8")
+
+
+def test_what_is_to_happen_soon_happens_once_and_its_timer_goes(panel, monkeypatch, slicer_application):
+    import qt
+    from CalibUncertaintyPanel import slicerCompat
+
+    gone, happened, made = [], [], qt.QTimer
+
+    def timer():
+        one = made()
+        one.connect("destroyed()", lambda: gone.append("timer"))
+        return one
+
+    monkeypatch.setattr(qt, "QTimer", timer)
+    for name in ("first", "second"):
+        slicerCompat.soon(lambda name=name: happened.append(name))
+    assert happened == []
+    slicer_application.waitUntil(lambda: len(gone) == 2, seconds=10, what="the timers' end")
+    assert happened == ["first", "second"]
