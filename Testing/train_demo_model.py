@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from phantom import make_phantom
 from phantom_anatomy import LABELS, LYMPH_NODES
+from short_training import prepare_environment, step_in_bfloat16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DATASET_ID, DATASET = 900, "Dataset900_Phantom"
@@ -35,16 +35,6 @@ SEEDS = {
 PATCH_SIZE = [48, 56, 56]
 FEATURES = [8, 16, 32, 48]
 ITERATIONS_PER_EPOCH = 50
-
-
-def prepare_environment(work: Path) -> None:
-    """Point nnU-Net at folders under `work`. Call before anything of nnunetv2 is imported: it reads these variables then."""
-    for name in ("raw", "preprocessed", "results"):
-        folder = work / name
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ[f"nnUNet_{name}"] = str(folder)
-    os.environ.setdefault("nnUNet_n_proc_DA", "0")
-    os.environ.setdefault("nnUNet_def_n_proc", "2")
 
 
 def write_dataset(work: Path) -> None:
@@ -106,8 +96,8 @@ def shrink(plans: dict) -> dict:
     return plans
 
 
-def make_trainer(work: Path, fold: int, iterations: int):
-    """A real nnUNetTrainer with a short schedule, AdamW, bfloat16 on the CPU, and light augmentation."""
+def trainer_class(iterations: int) -> type:
+    """A subclass of nnUNetTrainer with a short schedule, AdamW, bfloat16 on the CPU, and light augmentation."""
     import torch
     from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
     from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
@@ -188,25 +178,24 @@ def make_trainer(work: Path, fold: int, iterations: int):
             self.loss.loss.ce.weight = weight
 
         def train_step(self, batch: dict) -> dict:
-            self.optimizer.zero_grad(set_to_none=True)
-            # bfloat16 is several times faster on CPUs that have it (AVX512-BF16, AMX), and falls back elsewhere.
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                output = self.network(batch["data"])
-            loss = self.loss([o.float() for o in output], batch["target"])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            self.optimizer.step()
-            return {"loss": loss.detach().numpy()}
+            return step_in_bfloat16(self, batch)
 
         def plot_network_architecture(self) -> None:
             """Nothing: a picture of the network is not wanted."""
+
+    return PhantomTrainer
+
+
+def make_trainer(work: Path, fold: int, iterations: int):
+    """The trainer of a fold, at its beginning or where it stopped."""
+    import torch
 
     preprocessed = work / "preprocessed" / DATASET
     plans = json.loads((preprocessed / "nnUNetPlans.json").read_text(encoding="utf-8"))
     latest = work / "results" / DATASET / "PhantomTrainer__nnUNetPlans__3d_fullres" / f"fold_{fold}" / "checkpoint_latest.pth"
     plans["continue_training"] = latest.is_file()
     dataset = json.loads((preprocessed / "dataset.json").read_text(encoding="utf-8"))
-    trainer = PhantomTrainer(plans, "3d_fullres", fold, dataset, torch.device("cpu"))
+    trainer = trainer_class(iterations)(plans, "3d_fullres", fold, dataset, torch.device("cpu"))
     trainer.initialize()
     if latest.is_file():
         trainer.load_checkpoint(str(latest))

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from short_training import prepare_environment, step_in_bfloat16
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ROOT = Path(os.environ.get("CALIB_UNCERTAINTY_DATA", REPOSITORY.parent / "shared"))
@@ -32,16 +33,6 @@ STUDIES = {
     "dropout": ("nnUNetTrainerDropout", 25, {"study_epochs": 48, "study_rate": 2e-3}),
     "dropout-center": ("nnUNetTrainerDropoutCenter", 25, {"study_epochs": 48, "study_rate": 2e-3}),
 }
-
-
-def prepare_environment(work: Path) -> None:
-    """Point nnU-Net at folders under `work`. Call before anything of nnunetv2 is imported: it reads these variables then."""
-    for name in ("raw", "preprocessed", "results"):
-        folder = work / name
-        folder.mkdir(parents=True, exist_ok=True)
-        os.environ[f"nnUNet_{name}"] = str(folder)
-    os.environ.setdefault("nnUNet_n_proc_DA", "0")
-    os.environ.setdefault("nnUNet_def_n_proc", "2")
 
 
 def cases_of(data: Path, split: str) -> list[dict]:
@@ -125,15 +116,7 @@ def short_trainer(base, iterations_per_epoch: int, attributes: dict):
             return ComposeTransforms(transforms)
 
         def train_step(self, batch: dict) -> dict:
-            self.optimizer.zero_grad(set_to_none=True)
-            # bfloat16 is several times faster on CPUs that have it (AVX512-BF16, AMX), and falls back elsewhere.
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                output = self.network(batch["data"])
-            loss = self.loss([o.float() for o in output], batch["target"])
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 12)
-            self.optimizer.step()
-            return {"loss": loss.detach().numpy()}
+            return step_in_bfloat16(self, batch)
 
         def plot_network_architecture(self) -> None:
             """Nothing: a picture of the network is not wanted."""
