@@ -123,3 +123,13 @@ def test_wrong_input_is_refused_and_nothing_is_counted():
     with pytest.raises(ValueError):
         EditCounts(1)
     assert counts.voxels.sum() == counts.labelled.sum() == 0
+
+
+@pytest.mark.parametrize("share", [0.00123, 0.0123, 0.5])
+def test_an_order_that_says_nothing_corrects_as_much_as_no_order(share):
+    _, label, reference, *outside = make_case(7)
+    found = edit_saving(counted(np.full(label.shape, 0.5), label, reference, *outside), share)
+    # the budget is rounded up to whole voxels in both
+    assert found["corrected"] == math.ceil(share * label.size)
+    assert found["saving"] == pytest.approx(found["random_saving"], abs=1e-12)
+    assert found["saving"] > 0

@@ -12,13 +12,23 @@ from CalibUncertaintyLib.workflow.segment import segment
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def made(tmp_path_factory):
+    """Function that makes a Result whose regions begin at a threshold of the entropy."""
     folder = tmp_path_factory.mktemp("result")
-    model = write_model(folder, plans(), sharpness=6.0)
-    return segment(
-        write_ct(folder / "ct.nii.gz"), model, folder / "out", flips="off", calibration="none", threshold=0.9, min_region_ml=0.0,
-        roi_mm=2.0, merge_gap_mm=4.0, full_volume=True,
-    )  # fmt: skip
+    model, ct = write_model(folder, plans(), sharpness=6.0), write_ct(folder / "ct.nii.gz")
+
+    def make(threshold):
+        return segment(
+            ct, model, folder / f"out {threshold}", flips="off", calibration="none", threshold=threshold, min_region_ml=0.0,
+            roi_mm=2.0, merge_gap_mm=4.0, full_volume=True,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def result(made):
+    return made(0.9)
 
 
 def test_every_region_has_as_many_voxels_as_it_says_and_its_peak_among_them(result):
@@ -42,3 +52,12 @@ def test_regions_do_not_share_voxels(result):
     uncertain = [found.of[region.id] for region in result.regions if region.kind != POSSIBLE_MISS]
     together = np.concatenate(uncertain)
     assert np.unique(together).size == together.size
+
+
+def test_a_voxel_on_the_threshold_is_found_again(result, made):
+    first = next(region for region in result.regions if region.kind != POSSIBLE_MISS)
+    on_it = made(first.peak)  # no voxel of this region lies above it, and one at least on it
+    found = RegionVoxels.of_result(on_it)
+    region = next(r for r in on_it.regions if r.peak_lps_mm == first.peak_lps_mm)
+    assert region.mean == region.peak == first.peak
+    assert found.of[region.id].size == region.voxels >= 1
