@@ -3,6 +3,7 @@
 from slicer.i18n import tr as _
 
 from .evaluationTables import fillTable, prepareTable
+from .standingWords import COMPARED_TIP, isNumber, structureStanding
 
 # key in result.json, title, how it is written, what it is
 FIGURES = (
@@ -56,13 +57,18 @@ def tableOf(aggregates):
 
     :param aggregates: as from `aggregatesOf`.
     """
-    structures = [item for item in aggregates.get("structures", {}).values() if isinstance(item, dict)]
-    known = [figure for figure in FIGURES if any(_isNumber(item.get(figure[0])) for item in structures)]
-    if not known:
+    numbered = {label: item for label, item in aggregates.get("structures", {}).items() if isinstance(item, dict)}
+    structures, standing = list(numbered.values()), [structureStanding(aggregates, label) for label in numbered]
+    known = [figure for figure in FIGURES if any(isNumber(item.get(figure[0])) for item in structures)]
+    if not known and not any(standing):
         return [], [], []
     heads = [_("Structure"), *(title for _key, title, _form, _tip in known)]
     tips = [_("Structures of the model, in its order"), *(tip for _key, _title, _form, tip in known)]
     rows = [[_nameOf(item), *(_text(item.get(key), form) for key, _title, form, _tip in known)] for item in structures]
+    if any(standing):
+        heads.append(_("Compared"))
+        tips.append(COMPARED_TIP)
+        rows = [[*row, text or "–"] for row, text in zip(rows, standing, strict=True)]
     return heads, tips, rows
 
 
@@ -82,11 +88,7 @@ def _nameOf(structure):
     return name if structure.get("status") != "not_predicted" else _("{name} (not predicted)").format(name=name)
 
 
-def _isNumber(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _text(value, form):
-    if not _isNumber(value):
+    if not isNumber(value):
         return "–"
     return form.format(value).replace("%", " %")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slicer.i18n import tr as _
 
-from . import overlayNodes, palettes, summaryWords
+from . import overlayNodes, palettes, standingWords, summaryWords
 from . import reviewWords as words
 from .reviewExtent import estimatedBox
 from .reviewPictures import RegionPictures
@@ -124,11 +124,18 @@ def _status(result, parts):
 
 def _case(result, summary, given, parts):
     facts = [(_("Review"), words.progress(given.counts)), *summaryWords.facts(result, summary)]
-    text = f"<h2>{parts.escaped(_('Case'))}</h2>\n" + parts.table_of(("", ""), facts, text=(1,))
+    text = f"<h2>{parts.escaped(_('Case'))}</h2>\n" + parts.table_of(
+        ("", ""), facts, _help(result), text=(1,)
+    )
     warnings = summaryWords.warnings(result)
     if warnings:
         text += f'<div class="box warning">{parts.escaped(_("Warnings of the run"))}{parts.bullets(warnings)}</div>\n'
     return text
+
+
+def _help(result):
+    """What agreement and comparison are, where either is said."""
+    return standingWords.HELP if standingWords.standingFacts(result.provenance.get("aggregates")) else ""
 
 
 def _structures(summary, parts):

@@ -7,7 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from . import dicomExport, layerFiles, slicerCompat, summaryWords
+from . import dicomExport, layerFiles, slicerCompat, standingWords, summaryWords
 from .backgroundAnswer import BackgroundAnswer
 from .calibrationSection import DOUBTFUL, GOOD
 from .evaluationTables import fillTable, prepareTable
@@ -38,6 +38,7 @@ class SummarySection:
         self._savingTimer.connect("timeout()", self._onSavingTimer)
         prepareTable(ui.summaryTable, summaryWords.STRUCTURE_HEADS)
         ui.summaryTable.toolTip = f"{summaryWords.STRUCTURES_CAPTION} {_('These are our definitions.')}"
+        ui.summaryLabel.toolTip = standingWords.HELP
         ui.summaryCollapsibleButton.connect("contentsCollapsed(bool)", self._onCollapsed)
         ui.copySummaryButton.connect("clicked(bool)", self.onCopy)
         ui.exportDicomButton.connect("clicked(bool)", self.onExport)

@@ -3,6 +3,7 @@
 from slicer.i18n import tr as _
 
 from . import reviewWords as words
+from . import standingWords
 
 STRUCTURE_HEADS = (_("Structure"), _("Drawn, mL"), _("Expected, mL"), _("95 % to 5 %, mL"))
 STRUCTURES_CAPTION = _(
@@ -76,13 +77,12 @@ def aggregateFacts(provenance):
     said = (
         ("boundary", _("{measure} along the borders, mean"), unit),
         ("patch_mean", _("{measure} in the worst block of 10 × 10 × 10 voxels, mean"), unit),
-        ("pairwise_dice", _("Agreement of the members, mean Dice of pairs"), ""),
     )
     return [
         (name.format(measure=measure), f"{case[key]:.3f} {of}".rstrip())
         for key, name, of in said
         if isinstance(case.get(key), (int, float))
-    ]
+    ] + standingWords.standingFacts(aggregates)
 
 
 def structureRows(summary):

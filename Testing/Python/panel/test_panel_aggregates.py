@@ -49,3 +49,19 @@ def test_nothing_is_shown_where_there_is_nothing(opened, aggregates):
 def test_a_measure_that_the_result_does_not_show_is_named_as_it_is(opened):
     show(opened, {"measure": "something", "structures": {"1": ORGAN}})
     assert opened.ui.aggregatesLabel.text == "something:"
+
+
+def test_each_structure_says_where_it_stands_among_the_calibration_cases(opened):
+    standing = {"status": "ok", "combined": 1.26, "cases": 8, "higher": 1, "equal": 0}
+    few = {"status": "ok", "combined": -0.5, "cases": 2, "higher": None, "equal": None}
+    combined = {"status": "ok", "structures": {"1": standing, "2": {"status": "no_score", "combined": None}, "3": few}}
+    structures = {"1": ORGAN, "2": NODE, "3": {**ORGAN, "name": "Other"}}
+    show(opened, {"measure": "entropy", "structures": structures, "combined": combined})
+    table = opened.ui.aggregatesTable
+    assert heads(table)[-1] == "Compared"
+    assert [row[-1] for row in texts(table)] == ["+1.3 (2 of 9)", "–", "-0.5"]
+    assert "1 is the most uncertain" in table.horizontalHeaderItem(table.columnCount - 1).toolTip()
+    show(
+        opened, {"measure": "entropy", "structures": structures, "combined": {"status": "no_scores", "structures": {}}}
+    )
+    assert "Compared" not in heads(table)

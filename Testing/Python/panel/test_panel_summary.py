@@ -1,5 +1,8 @@
 """The summary of the shown case: volumes with their intervals, what is known of the case, and the way to the clipboard."""
 
+import html
+import json
+
 import numpy as np
 import pytest
 
@@ -101,10 +104,12 @@ def test_sums_of_the_case_are_said_where_the_result_has_them(summed):
     assert summaryWords.aggregateFacts(provenance) == [
         ("Entropy along the borders, mean", "0.250 nats"),
         ("Entropy in the worst block of 10 × 10 × 10 voxels, mean", "0.432 nats"),
-        ("Agreement of the members, mean Dice of pairs", "0.900"),
+        ("Agreement of the members", "Dice of pairs 0.900 in the mean"),
     ]
     summed.summary._show()
     assert "worst block" in summed.ui.summaryLabel.text
+    assert "Dice of pairs 0.900" in summed.ui.summaryLabel.text
+    assert "our definition" in summed.ui.summaryLabel.toolTip
 
 
 def test_copying_gives_lines_that_a_spreadsheet_takes(summed):
@@ -146,9 +151,33 @@ def test_panel_and_report_say_the_same(summed, slicer_application, tmp_path):
     summed.ui.saveReportButton.click()
     slicer_application.waitUntil(lambda: not summed.review.report.running, seconds=30, what="the report")
     page = path.read_text(encoding="utf-8").replace("\N{NO-BREAK SPACE}", " ")
+    assert "once in n + 1 times" not in page  # this Result knows neither of agreement nor of calibration cases
     for row in rows_of(summed.ui.summaryTable):
         for text in row:
             assert text in page
+
+
+def test_agreement_and_standing_are_in_the_report_with_what_they_are(opened, slicer_application, tmp_path):
+    from CalibUncertaintyPanel import standingWords
+
+    path = opened.overlays.result.folder / "result.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    case = {"status": "ok", "combined": 1.25, "cases": 8, "higher": 0, "equal": 0}
+    content["aggregates"] = {
+        "measure": "entropy", "unit": "nats", "case": {"pairwise_dice": 0.9, "pairwise_dice_min": 0.75},
+        "structures": {}, "agreement": {"status": "ok", "members": 5}, "combined": {"status": "ok", "case": case},
+    }  # fmt: skip
+    path.write_text(json.dumps(content), encoding="utf-8")
+    slicer_application.dialogs.answer(str(tmp_path / "report.html"))
+    opened.ui.saveReportButton.click()
+    slicer_application.waitUntil(lambda: not opened.review.report.running, seconds=30, what="the report")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (
+        *standingWords.standingFacts(content["aggregates"])[0],
+        "more uncertain than all 8",
+        standingWords.HELP,
+    ):
+        assert html.escape(text) in page
 
 
 @pytest.fixture
