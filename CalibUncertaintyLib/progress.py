@@ -99,7 +99,7 @@ class Progress:
         part = min(max(fraction_of_stage, 0.0), 1.0)
         self.fraction = max(self.fraction, self._start + part * (self._stop - self._start))
         self._time(part)
-        self.show(": ".join(part for part in (self._subject, message) if part))
+        self.show(": ".join(dict.fromkeys(part for part in (self._subject, message) if part)))
 
     def _time(self, part: float) -> None:
         """The rate since the first report, which takes longer than the others, goes on to the end of the stage."""

@@ -158,8 +158,8 @@ class CalibratedRange:
             )
         return (
             f"With {self.cases} calibration cases it can hardly be told whether another CT is like them: of cases that are, 1 in"
-            f" {self.cases + 1} lies above their largest value by chance, so that only gross differences are warned of; calibrate on"
-            " ten cases or more"
+            f" {self.cases + 1} lies above their largest value by chance, so that only gross differences are warned of;"
+            " calibrate on ten cases or more"
         )
 
     def to_json(self) -> dict:

@@ -61,7 +61,7 @@ def case_picture(window: CaseWindow, ct: Volume) -> bytes | None:
         np.ma.masked_equal(wrong, 0), cmap=ListedColormap([WRONG]), alpha=0.45, interpolation="nearest", **place
     )
     _outline(pair[1], wrong, WRONG, across, "-", 0.6)  # thin beside what is to be seen
-    shown = f"{entry['title']} from {threshold['value']:.2g} {entry['unit']} up"
+    shown = f"{entry['title']} from {threshold['value']:.2g} {entry['unit']} up, wrong (red)"
     for axes, title in zip(pair, ("predicted (blue), reference (yellow, dashed), wrong (red)", shown), strict=True):
         axes.set_title(title, color="white", fontsize=8.5)
         axes.text(0.01, 0.5, frame.letters(2)[0], transform=axes.transAxes, color="white", fontsize=8.5, va="center")

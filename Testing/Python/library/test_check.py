@@ -120,9 +120,9 @@ def test_the_gap_that_is_left_names_the_case_that_is_farthest_off(model):
             after["cases"][name]["signed_gap"] = gap
 
     change_record(model, change)
-    assert "After calibration these cases are on average 0.4 percentage points too sure; farthest off is P1, 12.3 percentage points too unsure" in said(
-        checked(model)
-    )
+    words = said(checked(model))
+    assert "After calibration these cases are on average 0.4 percentage points too sure; farthest off is P1" in words
+    assert "P1, 12.3 percentage points too unsure" in words
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_calibration_case_lies_within(model, ct):
     text = said(report)
     assert "CT: voxels of 2 x 1.5 x 1.5 mm and 36 x 30 x 28 mm in all (z, y, x); the body is " in text
     assert "Spacing, field of view and HU lie within what was calibrated" in text
-    assert text.endswith("miss all but gross differences")  # three cases
+    assert text.endswith("calibrate on ten cases or more")  # three cases
 
 
 def test_a_ct_with_thick_slices_warns_and_the_record_still_holds(model, ct):

@@ -254,7 +254,7 @@ def test_each_report_says_what_its_stage_is_about(clock):
     progress = JsonProgress(stream)
     with progress.stage("outer", 0.0, 1.0, "case A"):
         with progress.stage("inner", 0.0, 0.5, "maps"):
-            progress.report(0.5)
+            progress.report(0.5, "maps")
         progress.report(0.6, "tile 1")
     messages = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
     assert messages == ["case A", "maps", "maps", "case A: tile 1"]
