@@ -31,7 +31,7 @@ from .cascade import run_previous_stage
 from .compare import candidates_of, compare
 from .fit import ensemble_entries, fit_entries
 from .labelled import FirstStage, LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
-from .options import MemberOptions, is_number, paths, refuse_first, truths
+from .options import MemberOptions, is_number, lists, paths, refuse_first, truths
 from .proof import check_proof_folder, proof_of, write_proof
 from .record_file import add_to_record, check_record_file
 from .sources import collect_npz, collect_out_of_fold, members_of_fold, npz_of, out_of_fold_cases
@@ -75,9 +75,12 @@ class CalibrateOptions(MemberOptions):
             )
         if self.mode not in (*MODES, *SEVERAL_MODES):
             raise CalibUncertaintyError(f"mode '{self.mode}' is unknown; choose {', '.join((*MODES, *SEVERAL_MODES))}")
+        if not isinstance(self.method, str):
+            raise CalibUncertaintyError(f"the method must be one name, got {self.method!r}")
         if self.method != "auto":
             method_of(self.method)
-        refuse_first([*truths(self, "allow_changed_labels", "resample_labels"), *paths(self, "splits", "proof")])
+        kinds = truths(self, "allow_changed_labels", "resample_labels") + paths(self, "splits", "proof")
+        refuse_first(kinds + lists(self, "excluded", "npz"))
 
 
 @out_of_memory_in_words()

@@ -145,6 +145,10 @@ def _refuse_foreign(out: Path) -> None:
     others = sorted(entry.name for entry in out.iterdir() if entry.name not in _ENTRIES) if out.is_dir() else [""]
     if others:
         raise CalibUncertaintyError(f"{out} holds other files ({others[0] or 'it is no folder'}); choose another --out")
+    # every run makes the folder before its report: without it a cases.csv is somebody's list of cases
+    own = [name for name in REPORT_FILES if (out / name).exists() and not (out / "cases").is_dir()]
+    if own:
+        raise CalibUncertaintyError(f"{out} holds other files ({own[0]}, of no evaluation); choose another --out")
 
 
 def _warn_once(found: Mapping, configurations: Sequence[Configuration], progress: Progress) -> None:

@@ -52,7 +52,8 @@ class EvaluateOptions(MemberOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole = isinstance(self.workers, int) and not isinstance(self.workers, bool)
-        named = isinstance(self.measures, str) or all(isinstance(name, str) for name in self.measures)
+        several = isinstance(self.measures, list | tuple) and all(isinstance(name, str) for name in self.measures)
+        named = isinstance(self.measures, str) or several
         rules = [
             *paths(self, "calibration"),
             *truths(self, "keep_results", "resample_labels", "overwrite"),

@@ -161,6 +161,18 @@ def truths(options: object, *names: str) -> list[tuple[bool, str]]:
     ]
 
 
+def lists(options: object, *names: str) -> list[tuple[bool, str]]:
+    """Rules that these options are lists of texts or paths, for `refuse_first`."""
+    given = {name: getattr(options, name) for name in names}
+    return [
+        (
+            isinstance(value, list | tuple | set | frozenset) and all(isinstance(item, str | os.PathLike) for item in value),
+            f"{name} must be a list of names, got {value!r}",
+        )
+        for name, value in given.items()
+    ]
+
+
 def paths(options: object, *names: str) -> list[tuple[bool, str]]:
     """Rules that these options are paths, or not given, for `refuse_first`."""
     return [

@@ -19,7 +19,7 @@ from ..errors import CalibUncertaintyError
 from ..model.member_set import MemberSet
 from ..model.record import CalibrationEntry, CalibrationRecord
 from ..model.record_match import PRECISION, STEP_SIZE, computing
-from ..plain_json import plain
+from ..plain_json import parsed, plain
 from ..volume import refuse_unusable_name
 from .info import temperature_in_words
 from .proof_numbers import (
@@ -88,16 +88,19 @@ def proof_of(
 def write_proof(folder: str | Path, proof: Mapping) -> dict[str, Path]:
     """Write a proof: proof.json, cases.csv, reliability.png, subjects.png, classes.png (classes_2.png, ...) and report.html.
 
-    Each file is written aside and renamed into place; other files in the folder stay. Pictures are left out where there is
-    nothing to draw or no matplotlib, and the page says so. The page needs no other file and nothing from the net.
+    Each file is written aside and renamed into place; those of an earlier proof are replaced, other files in the folder stay.
+    Pictures are left out where there is nothing to draw or no matplotlib, and the page says so. The page needs no other file and
+    nothing from the net.
 
     :param proof: as `proof_of` gives it. Figures may also hold, for each case and pooled, any of `proof_numbers.METRICS` and
         "dice_per_class", and "classes": {name: {"bins", "ece"}}. What is missing is left out.
     :returns: the path of each file that was written, by its name.
-    :raises CalibUncertaintyError: no figures before and after, or the folder cannot be written to; one line.
+    :raises CalibUncertaintyError: no figures before and after, or the folder cannot be written to or has files of these names
+        that are of no proof; one line.
     """
     check_proof(proof)
     folder, statistics = Path(os.path.abspath(folder)), statistics_of(proof)
+    _refuse_foreign(folder)
     pictures = draw(proof, statistics)
     document = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **proof, "statistics": statistics}
     contents = {
@@ -116,6 +119,7 @@ def check_proof_folder(folder: str | Path) -> None:
     """
     folder = Path(os.path.abspath(folder))
     refuse_unusable_name(folder)
+    _refuse_foreign(folder)
     there = next(place for place in (folder, *folder.parents) if place.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -126,6 +130,21 @@ def check_proof_folder(folder: str | Path) -> None:
         ) from error
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """A file that a proof would replace, in a folder without a proof, is somebody's own: a list of cases is often cases.csv."""
+    try:
+        earlier = parsed((folder / "proof.json").read_bytes())
+    except (OSError, ValueError):
+        earlier = None
+    if isinstance(earlier, Mapping) and earlier.get("schema") == SCHEMA:
+        return
+    own = [name for name in FILES if (folder / name).exists()]
+    if own:
+        raise CalibUncertaintyError(
+            f"{folder / own[0]} is there already and of no proof, which would replace it; choose another folder"
+        )
+
+
 def write_stored_proof(
     members: MemberSet, mode: str, calibration: str | Path, folder: Path, step_size: float = STEP_SIZE, precision: str = PRECISION,
 ) -> dict[str, Path]:  # fmt: skip
@@ -133,6 +152,7 @@ def write_stored_proof(
 
     Raises CalibUncertaintyError where no record is there, or none of its entries holds for them.
     """
+    check_proof_folder(folder)
     path = members.models[0].record_path if str(calibration) == "auto" else Path(calibration)
     record = CalibrationRecord.read(path)
     entry, reason = record.find(members.fingerprint() | computing(step_size, precision), mode, members.mirroring)

@@ -1,6 +1,7 @@
 """What a user may type or have on the disk that nobody means: one line, exit code 1 or 2, and nothing left."""
 
 import errno
+import json
 import os
 
 import pytest
@@ -159,3 +160,39 @@ def test_what_goes_wrong_aside_is_said_of_the_folder_that_was_asked_for(tmp_path
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(Cancelled), written_aside(tmp_path / "out", False):
         raise Cancelled("stopped")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "calibrate"])
+def test_a_list_of_cases_is_not_replaced_by_the_table_of_the_same_name(verb, model, cases, tmp_path, capfd):
+    study = tmp_path / "study"
+    study.mkdir()
+    cases = cases.rename(study / "cases.csv")
+    cases.write_text(cases.read_text(encoding="utf-8").replace("labels.nii.gz", "../labels.nii.gz"))
+    listed = cases.read_bytes()
+    options = ["--out", study] if verb == "evaluate" else ["--out", tmp_path / "record.json", "--proof", study]
+    code, text = said([verb, "--model", model, "--cases", cases, *options], capfd)
+    assert code == 1
+    assert "cases.csv" in text
+    assert "choose another" in text
+    assert [path.name for path in study.iterdir()] == ["cases.csv"]
+    assert cases.read_bytes() == listed
+    assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "wrong", "named"),
+    [
+        ("calibrate", {"excluded": 5}, "excluded must be a list of names"),
+        ("calibrate", {"npz": "folder"}, "npz must be a list of names"),
+        ("calibrate", {"method": ["platt"]}, "the method must be one name"),
+        ("evaluate", {"measures": 5}, "measures must be standard, all, or a list of names"),
+    ],
+)
+def test_a_request_with_a_value_of_the_wrong_kind_is_one_line(verb, wrong, named, model, cases, tmp_path, capfd):
+    arguments = {"model": str(model), "cases": str(cases), "out": str(tmp_path / "out")} | wrong
+    (tmp_path / "request.json").write_text(json.dumps({"verb": verb, "arguments": arguments}))
+    code, text = said(["run", tmp_path / "request.json"], capfd)
+    assert code == 1
+    assert named in text
+    assert "unforeseen" not in text
+    assert not (tmp_path / "out").exists()

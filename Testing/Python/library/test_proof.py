@@ -12,7 +12,7 @@ from proof_parts import CHECKPOINTS, NAMES, figures, proof, with_everything
 
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.model.record import CalibrationEntry, CalibrationRecord
-from CalibUncertaintyLib.workflow.proof import FILES, proof_of, write_proof
+from CalibUncertaintyLib.workflow.proof import FILES, check_proof_folder, proof_of, write_proof
 from CalibUncertaintyLib.workflow.proof_numbers import BY_KEY, number, statistics_of
 
 pytest.importorskip("matplotlib")
@@ -218,6 +218,16 @@ def test_a_later_proof_takes_the_place_of_an_earlier_one_and_leaves_other_files(
     write_proof(tmp_path, plain_proof)
     assert {path.name for path in tmp_path.iterdir()} == {*FILES, "notes.txt"} - {"classes.png"}
     assert json.loads(read({"": tmp_path / "proof.json"}, ""))["compared"] == []
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "proof.json", "report.html"])
+def test_a_file_of_the_same_name_that_is_of_no_proof_is_not_replaced(name, plain_proof, tmp_path):
+    (tmp_path / name).write_text("id,ct,labels")
+    for attempt in (lambda: write_proof(tmp_path, plain_proof), lambda: check_proof_folder(tmp_path)):
+        with pytest.raises(CalibUncertaintyError, match=f"{name} is there already and of no proof.*choose another folder"):
+            attempt()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text(encoding="utf-8") == "id,ct,labels"
 
 
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(plain_proof, tmp_path):
