@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TextIO
 
+from .cli_roi import add_roi
 from .errors import Cancelled
 from .progress import JsonProgress, Progress
 
@@ -65,13 +66,10 @@ def _add_figures(evaluate: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="auto (default): calibration.json in the model folder; none: the network's own probabilities; or a record file",
     )
-    evaluate.add_argument(
-        "--roi",
-        dest="roi_mm",
-        type=float,
-        default=15.0,
-        metavar="MM",
-        help="only voxels no farther from a structure than this count, mm (default 15)",
+    add_roi(
+        evaluate,
+        "only voxels no farther from a structure than this count, mm (default 15); or body: errors are looked for in all of the"
+        " patient first, with the regions that segment --roi body lists, and within the distance as well",
     )
     evaluate.add_argument(
         "--roi-reference",

@@ -9,6 +9,7 @@ from .cli_evaluate import add_evaluate
 from .cli_help import PROGRAM, SHOWING, explain
 from .cli_last_layer import add_last_layer
 from .cli_members import computing_options, member_options, pooling_options
+from .cli_roi import add_roi
 from .version import __version__
 
 
@@ -155,13 +156,11 @@ def _add_segment(verbs, parents) -> argparse.ArgumentParser:
 
 def _add_regions(segment: argparse.ArgumentParser) -> None:
     """Which uncertain regions are listed."""
-    segment.add_argument(
-        "--roi",
-        dest="roi_mm",
-        type=float,
-        default=15.0,
-        metavar="MM",
-        help="how far from the predicted structures uncertain regions are listed, mm (default 15)",
+    add_roi(
+        segment,
+        "how far from the predicted structures uncertain regions are listed, mm (default 15); or body: anywhere in the patient,"
+        " without air and table, with maps of all of it, as large as with --full-volume; given twice, as --roi 20 --roi body, the"
+        " distance is from where on a possible miss is listed",
     )
     segment.add_argument(
         "--measure", default="entropy", metavar="NAME",
@@ -290,12 +289,10 @@ def _add_calibrate(verbs, parents) -> argparse.ArgumentParser:
         metavar="DIR",
         help="folders of stock nnU-Net's saved probabilities (<id>.npz), one for each fold, in place of running the model",
     )
-    calibrate.add_argument(
-        "--roi",
-        dest="roi_mm",
-        type=float,
-        default=15.0,
-        metavar="MM",
-        help="only voxels no farther from a structure, predicted or drawn, than this count, mm (default 15)",
+    add_roi(
+        calibrate,
+        "only voxels no farther from a structure, predicted or drawn, than this count, mm (default 15); or body: all of the patient,"
+        " for segment --roi body (slower and larger; it takes the place of what was stored for the same members: choose another"
+        " --out to keep both)",
     )
     return calibrate

@@ -98,6 +98,22 @@ class Result:
             raise CalibUncertaintyError(f"{self.folder} has no distance map: the model found no structure in this CT")
         return self._read(name)
 
+    @property
+    def of_body(self) -> bool:
+        """Whether the region of interest is the patient's body, in place of a distance from the structures."""
+        return self.provenance["roi"].get("reference") == "body"
+
+    @cached_property
+    def body(self) -> Volume:
+        """The patient's body, 1 inside, over the box of the maps.
+
+        Raises CalibUncertaintyError where it was not the region of interest of the run.
+        """
+        entry = self.provenance["maps"].get("body")
+        if entry is None:
+            raise CalibUncertaintyError(f"{self.folder} has no map of the body; run segment with --roi body")
+        return self._read(entry["file"])
+
     def probability(self, label: int | str) -> Volume:
         """Probability in [0, 1] of one structure, by number or name; calibrated where `calibrated` is true."""
         return self._read(self._probability_entry(label)["file"])

@@ -53,6 +53,18 @@ class RegionVoxels:
         return tuple(slice(int(index.min()), int(index.max()) + 1) for index in each)
 
 
+def region_of_interest(result: Result) -> np.ndarray:
+    """Where the Result lists uncertain regions, (z, y, x) bool in the box of its maps.
+
+    Around the structures that is nowhere where none was found.
+    """
+    if result.of_body:
+        return result.body.array > 0
+    if result.provenance["maps"]["distance"]["file"] is None:
+        return np.zeros(result.provenance["box"]["size_xyz"][::-1], bool)
+    return roi_mask(result.distance.array, result.provenance["roi"]["distance_mm"])
+
+
 def _of_peaks(components: Components, regions: list[Region], geometry: Volume) -> dict[int, np.ndarray]:
     """The component that each region's peak lies in."""
     order = np.argsort(components.component, kind="stable")
@@ -72,9 +84,9 @@ def _of_peaks(components: Components, regions: list[Region], geometry: Volume) -
 
 
 def _uncertain(result: Result) -> np.ndarray:
-    threshold, roi = result.provenance["threshold"], result.provenance["roi"]
+    threshold = result.provenance["threshold"]
     above = result.uncertainty(threshold["measure"], None).array >= threshold["value"]
-    return above & roi_mask(result.distance.array, roi["distance_mm"])
+    return above & region_of_interest(result)
 
 
 def _likely(result: Result) -> np.ndarray:

@@ -103,7 +103,12 @@ def body(ct_hu: np.ndarray, spacing_zyx: Sequence[float] = (1.0, 1.0, 1.0), vali
     :param ct_hu: (z, y, x) Hounsfield units, of axial slices. :param spacing_zyx: mm.
     Source: our definition, in place of the brain mask of Rousseau et al. 2021.
     """
-    return _domain("body", _cut(body_mask(ct_hu, spacing_zyx), valid))
+    return in_body(body_mask(ct_hu, spacing_zyx), valid)
+
+
+def in_body(mask: np.ndarray, valid: np.ndarray | None = None) -> Domain:
+    """The patient, where it is known already. :param mask: (z, y, x) bool, as from `body_mask`."""
+    return _domain("body", _cut(np.asarray(mask), valid))
 
 
 def curvas_2024_box(ct_hu: np.ndarray) -> Domain:

@@ -222,13 +222,13 @@ class Opinions:
                 mean = _cut(pool.total, pool.grid.support(window)).float().div_(divided).half()
                 yield pool.asked, pool.grid.sample(mean, window, exact=False)
 
-    def boxes(self, at_least: float, margin_mm: float) -> tuple[list[Box], float]:
+    def boxes(self, at_least: float, margin_mm: float, also: Sequence[Box] = ()) -> tuple[list[Box], float]:
         """The boxes that matter, and the largest foreground probability of any member left outside them.
 
         They hold every voxel that can be labelled, plus `margin_mm`, and every voxel where any member's foreground probability
         can exceed `at_least` at any temperature in use. Nothing is lost by looking at the network's grid only: between grid
         points the log-odds of foreground are convex in the linearly interpolated logits, so never above their largest
-        neighbour.
+        neighbour. also: boxes of the CT grid that matter, whatever was found there.
         """
         margin = [int(np.ceil(margin_mm / spacing)) for spacing in self.case.spacing]
         found = []
@@ -241,7 +241,7 @@ class Opinions:
             pool = max(self._pools, key=lambda pool: pool.seen.likely.max())
             index = np.unravel_index(pool.seen.likely.argmax(), pool.seen.likely.shape)
             found = [self._on_ct(pool, Box(tuple(map(int, index)), tuple(int(i) + 1 for i in index)))]
-        boxes = merged(found)
+        boxes = merged([*found, *also])
         return boxes, max(self._left_out(pool, boxes) for pool in self._pools)
 
     def _left_out(self, pool: _Pool, boxes: list[Box]) -> float:

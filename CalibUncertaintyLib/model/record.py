@@ -39,7 +39,7 @@ class CalibrationEntry:
     - `parameters`: what another method's calibrator is made of (its `to_json`)
     - `source`: "held_out" cases, "out_of_fold" (each fold on the cases it did not see) or "stored_probabilities"
     - `range`: what the cases looked like (`CalibratedRange`); `compared`: the candidates of `auto`, with their held-out figures
-    - `roi`: {"distance_mm": 15.0, "reference": "union"}; `cases`: ids
+    - `roi`: {"distance_mm": 15.0, "reference": "union"}, or "body" for all of the patient; `cases`: ids
     - `figures`: {"before": {...}, "after": {...}} on the calibration cases
     - `thresholds`: {measure: {"value", "unit", "mean_error_dice"}}, and "errors": "off_borders" where only errors away from
       predicted surfaces were looked for, by a measure that is dark along them

@@ -314,7 +314,7 @@ _MODEL_OF_SEVERAL = {
     "trainer": (False, _text),
     "plans_sha256": (True, _sha256),
 }
-_ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt"))}
+_ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt", "body"))}
 _THRESHOLD = {
     "value": (True, _zero_or_above),
     "unit": (True, _text),

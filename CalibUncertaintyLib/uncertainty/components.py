@@ -1,7 +1,7 @@
 """Connected components of a mask as one flat list of voxels, and sums over each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +31,16 @@ class Components:
         least = np.minimum.reduceat(sorted_key, np.searchsorted(component, np.arange(self.count)))
         places = np.flatnonzero(sorted_key == least[component])
         return order[places[np.searchsorted(component[places], np.arange(self.count))]]
+
+    def apart_from(self, other: "Components") -> "Components":
+        """Those that share no voxel with any component of another mask of the same array."""
+        shared = np.isin(self.voxel, other.voxel, assume_unique=True)
+        kept = np.bincount(self.component[shared], minlength=self.count) == 0
+        stays = kept[self.component]
+        renumbered = np.cumsum(kept) - 1
+        return replace(
+            self, voxel=self.voxel[stays], component=renumbered[self.component[stays]], count=int(kept.sum())
+        )
 
     def majority(self, labels: np.ndarray) -> np.ndarray:
         """(count,) most frequent label above 0 in each component, 0 when there is none; of equal ones the lowest."""

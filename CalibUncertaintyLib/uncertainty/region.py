@@ -86,6 +86,9 @@ def reason_of(region: Mapping) -> str:
     """One plain sentence that says why the place is listed."""
     volume = f"{region['volume_ml']:.2g} mL" if region["volume_ml"] < 10 else f"{region['volume_ml']:.0f} mL"
     structure, gap = region["structure"] or f"label {region['label']}", region["distance_mm"]
+    if region["kind"] != POSSIBLE_MISS and region["share"] is None:
+        doubt = f"no structure was drawn at all; about {region['score']:.2g} mL may be wrong"
+        return f"{volume} lie above the uncertainty threshold, though {doubt}.{_chance_in_words(region)}"
     if region["kind"] != POSSIBLE_MISS:
         where = f"at {structure}" if gap == 0 else f"{gap:.1f} mm outside {structure}"
         where = {BOUNDARY: f"along the surface of {structure}", NON_BOUNDARY: where + ", away from its surface"}.get(

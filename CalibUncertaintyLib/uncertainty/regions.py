@@ -54,12 +54,14 @@ def find_regions(
     interfaces: np.ndarray | None = None,
     merge_gap_mm: float = 0.0,
     calibration: RegionCalibration | None = None,
+    inside: np.ndarray | None = None,
 ) -> FoundRegions:
     """Uncertain regions near the structures, then places farther off where a structure may have been missed.
 
-    Uncertain: 26-connected components of {measure >= threshold, distance <= roi_mm}. Possible miss: 26-connected components
-    of {p_foreground >= miss_probability, distance > roi_mm}. Components between which no more than `merge_gap_mm` lies are one;
-    what is under `min_volume_mm3` then is left out. Uncertain regions come first, sorted by `share`, possible misses after them,
+    Uncertain: 26-connected components of {measure >= threshold, distance <= roi_mm}, or of {measure >= threshold, inside}. Possible
+    miss: 26-connected components of {p_foreground >= miss_probability, distance > roi_mm}, less those that share a voxel with an
+    uncertain region that is listed. Components between which no more than `merge_gap_mm` lies are one; what is under
+    `min_volume_mm3` then is left out. Uncertain regions come first, sorted by `share`, possible misses after them,
     sorted by `score`, highest first; those that were hardly ever wrong in the calibration cases after all others; numbered from 1.
     Our definition.
 
@@ -78,14 +80,17 @@ def find_regions(
     :param interfaces: (z, y, x) mm to the nearest predicted interface, signed or not (`interface_distance`); with it uncertain
         regions are told apart: "boundary" when at least half of their voxels lie within `boundary_mm` of one (our definition).
     :param calibration: how often such regions held a real error.
+    :param inside: (z, y, x) bool, a region of interest in place of the distance, such as the patient's body.
     :raises ValueError: when the arrays' shapes differ or the threshold is not a number.
     """
     arrays = (measure_array, distance, label, p_foreground, expected_error, class_of_miss)
+    arrays += () if inside is None else (inside,)
     if len({np.shape(array) for array in arrays}) != 1 or np.ndim(label) != 3:
         raise ValueError(f"expected (z, y, x) arrays of one shape, got {[np.shape(array) for array in arrays]}")
     if math.isnan(threshold) or math.isnan(miss_probability):
         raise ValueError("the threshold and the probability of a miss must be numbers")
-    inside = roi_mask(distance, roi_mm)
+    near_structures = roi_mask(distance, roi_mm)
+    inside = near_structures if inside is None else inside
     least = min_volume_mm3 / math.prod(volume.spacing_zyx) - 1e-6
 
     near = components_of((measure_array >= threshold) & inside, least, volume.spacing_zyx, merge_gap_mm)
@@ -94,11 +99,14 @@ def find_regions(
     if interfaces is not None:
         _tell_apart(uncertain, near, interfaces, boundary_mm(volume.spacing_zyx))
 
-    far = components_of((p_foreground >= miss_probability) & ~inside, least, volume.spacing_zyx, merge_gap_mm)
+    far = components_of((p_foreground >= miss_probability) & ~near_structures, least, volume.spacing_zyx, merge_gap_mm)
+    far = far.apart_from(near)
     far_labels = far.majority(_take(class_of_miss, far).astype(np.int64))
     missed = _describe(POSSIBLE_MISS, far, far_labels, p_foreground, p_foreground, distance, label, volume, labels)
 
-    ordered = _in_order(uncertain, "share") + _in_order(missed, "score")
+    # without any structure there is nothing that they could be a share of
+    shared = all(region["share"] is not None for region in uncertain)
+    ordered = _in_order(uncertain, "share" if shared else "score") + _in_order(missed, "score")
     places = tuple(values.pop("places") for values in ordered)
     for values in ordered if calibration is not None else ():
         values |= calibration.chance_of(values["kind"], values["score"])
@@ -157,7 +165,8 @@ def _describe(
     centroids = np.stack([components.sum(indices[:, axis]) for axis in range(3)], axis=1) / sizes[:, np.newaxis]
     peaks = components.first_by(-values)
     nearest = components.first_by(distances)
-    if kind == UNCERTAIN:
+    of_structures = kind == UNCERTAIN and bool(np.any(label))
+    if of_structures:
         structure_labels = structure_labels.copy()
         apart = np.flatnonzero(structure_labels == 0)
         structure_labels[apart] = _label_nearest_to(indices[nearest[apart]], label, volume.spacing_zyx)
@@ -180,7 +189,7 @@ def _describe(
             "mean": float(means[number]),
             "peak": float(values[peaks[number]]),
             "score": float(scores[number]),
-            "share": float(scores[number] / structure_ml[structure_labels[number]]) if kind == UNCERTAIN else None,
+            "share": float(scores[number] / structure_ml[structure_labels[number]]) if of_structures else None,
             "distance_mm": gap if math.isfinite(gap) else None,
             **_positions("centroid", centroids[number], volume),
             **_positions("peak", indices[peaks[number]], volume),

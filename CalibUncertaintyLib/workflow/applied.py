@@ -34,6 +34,7 @@ class AppliedCalibration:
       its place; `member_temperature` is of each member, for the measures that compare them
     - `mode` "shared": `member_temperature` of every member, before their probabilities are averaged; "member":
       `member_temperatures`, one for each set of weights
+    - `roi_mm`, `in_body`: where it was fitted, with its thresholds, laws and chances of regions
     - `heads` None means softmax, with one temperature; sigmoid heads have one for each region, or one for all
     """
 
@@ -51,6 +52,7 @@ class AppliedCalibration:
     member_temperatures: Sequence | None = None
     range: CalibratedRange | None = None
     roi_mm: float = 15.0
+    in_body: bool = False
     context: ContextLaw | None = None
     regions: dict = field(default_factory=dict)
     case_scores: CaseScores | None = None
@@ -129,6 +131,11 @@ class AppliedCalibration:
         after = self.heads.label_of(calibrated) if self.sigmoid else first_argmax(calibrated)
         return calibrated, after, changed_labels(label, after)
 
+    @property
+    def roi_in_words(self) -> str:
+        """Where thresholds, laws and chances of regions were fitted."""
+        return "in the patient's body" if self.in_body else f"within {self.roi_mm:g} mm of the structures"
+
     def summary(self, members: MemberSet | Sequence[Fold]) -> str:
         """One line for people. members: the members in use, or the folds where they are no more than that."""
         if not self.calibrated:
@@ -163,6 +170,7 @@ class AppliedCalibration:
             "member_temperature": _plain(self.member_temperature),
             "record": self.record,
             "reason": self.reason,
+            "roi": self.roi_in_words if self.calibrated else None,
             "summary": self.summary(members),
         }
 
@@ -282,6 +290,7 @@ def applied_entry(
         member_temperatures=each,
         range=None if entry.range is None else CalibratedRange.from_json(entry.range),
         roi_mm=float(entry.roi["distance_mm"]),
+        in_body=entry.roi["reference"] == "body",
         context=None if entry.context is None else ContextLaw.from_json(entry.context),
         regions=dict(entry.regions or {}),
         case_scores=None if entry.case_scores is None else CaseScores.from_json(entry.case_scores),

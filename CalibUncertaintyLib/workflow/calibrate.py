@@ -31,7 +31,7 @@ from .cascade import run_previous_stage
 from .compare import candidates_of, compare
 from .fit import ensemble_entries, fit_entries
 from .labelled import FirstStage, LabelledCase, RoiVoxels, collect, read_cases, refuse_doubtful_cases
-from .options import MemberOptions, is_number, lists, paths, refuse_first, truths
+from .options import STRUCTURES, MemberOptions, is_number, lists, paths, refuse_first, roi_rule, truths
 from .proof import check_proof_folder, proof_of, write_proof
 from .record_file import add_to_record, check_record_file
 from .sources import collect_npz, collect_out_of_fold, members_of_fold, npz_of, out_of_fold_cases
@@ -43,17 +43,20 @@ SEVERAL_MODES = ("pool", "all", "auto")
 class CalibrateOptions(MemberOptions):
     """Everything one may choose about a run of `calibrate`; see `MemberOptions` for the members.
 
-    roi_mm: fit within this distance of prediction or reference, mm. bootstrap: draws of cases for the interval, 0 for none.
-    mode: how members are pooled: pool_logit, pool_prob, shared, member; pool (both ways of pooling first), all, or auto. method:
-    temperature, another calibrator's name, or auto. auto chooses by cross-validation over cases, among what changes no label.
-    allow_changed_labels: store a method that changes labels; without it such a method is fitted, shown and refused. split: of a
-    list of cases that has a column "split" (default: calibration). splits: splits_final.json, where `cases` is a raw nnU-Net
-    dataset. excluded: identifiers of cases that must not be used. resample_labels: bring label maps of another grid to the CT's.
-    npz: folders with stock nnU-Net's saved probabilities, one for each member, in place of running the model. proof: folder for
-    a report with pictures of the first entry.
+    roi_mm: fit within this distance of prediction or reference, mm. roi: "structures" for that, or "body": fit in all of the
+    patient's body (`body_of`), for runs of `segment` with that region; most of it is sure background, which then decides on
+    temperatures and figures, and every voxel of it is kept for each member while it is fitted. bootstrap: draws of cases for
+    the interval, 0 for none. mode: how members are pooled: pool_logit, pool_prob, shared, member; pool (both ways of pooling
+    first), all, or auto. method: temperature, another calibrator's name, or auto. auto chooses by cross-validation over cases,
+    among what changes no label. allow_changed_labels: store a method that changes labels; without it such a method is fitted,
+    shown and refused. split: of a list of cases that has a column "split" (default: calibration). splits: splits_final.json,
+    where `cases` is a raw nnU-Net dataset. excluded: identifiers of cases that must not be used. resample_labels: bring label
+    maps of another grid to the CT's. npz: folders with stock nnU-Net's saved probabilities, one for each member, in place of
+    running the model. proof: folder for a report with pictures of the first entry.
     """
 
     roi_mm: float = 15.0
+    roi: str = STRUCTURES
     bootstrap: int = 1000
     mode: str = "pool"
     method: str = "temperature"
@@ -80,7 +83,7 @@ class CalibrateOptions(MemberOptions):
         if self.method != "auto":
             method_of(self.method)
         kinds = truths(self, "allow_changed_labels", "resample_labels") + paths(self, "splits", "proof")
-        refuse_first(kinds + lists(self, "excluded", "npz"))
+        refuse_first([roi_rule(self)] + kinds + lists(self, "excluded", "npz"))
 
 
 @out_of_memory_in_words()
@@ -90,10 +93,10 @@ def calibrate(
 ) -> tuple[Path, CalibrationEntry]:  # fmt: skip
     """Fit a calibration on held-out labelled cases and store it; returns the record's path and its first new entry.
 
-    Fits, within the ROI (distance from prediction or reference), by least NLL (Guo et al. 2017): by default one temperature of
-    the pooled probability for each way of pooling, and one shared by the members for the measures that compare them; of a model
-    with regions one for each region. Thresholds of every measure are those with the best overlap between marked voxels and errors
-    (Jungo et al. 2020). An existing record of the same model keeps its other entries.
+    Fits, within the ROI (distance from prediction or reference, or the body), by least NLL (Guo et al. 2017): by default one
+    temperature of the pooled probability for each way of pooling, and one shared by the members for the measures that compare
+    them; of a model with regions one for each region. Thresholds of every measure are those with the best overlap between
+    marked voxels and errors (Jungo et al. 2020). An existing record of the same model keeps its other entries.
     cases: a CSV or JSON list, cases, or a raw nnU-Net dataset (Dataset###_Name): then each fold is fitted on the cases that it did
     not see, and the ensemble in the modes `shared` and `member`, which need no case that all folds did not see.
     model: a trained folder, or several that are asked together. out: record file; by default `calibration.json` in the (first)
@@ -140,7 +143,7 @@ def held_out_entries(
     spatial = any(METHODS[candidate.method].spatial for candidate in candidates)
     voxels = collect_cases(
         listed, members.models[0], predictor, chosen.roi_mm, folder, progress,
-        _FirstStage(members, chosen, folder, progress), kept, chosen.resample_labels, spatial,
+        _FirstStage(members, chosen, folder, progress), kept, chosen.resample_labels, spatial, chosen.roi,
     )  # fmt: skip
     return members, fitted_entries(voxels, members, candidates, chosen, progress, "held_out")
 
@@ -163,7 +166,9 @@ def stored_entries(
     for index, case in enumerate(listed):
         with progress.stage("cases", 0.9 * index / len(listed), 0.9 * (index + 1) / len(listed), f"case {case.id}"):
             voxels.append(
-                collect_npz(case, files[case.id], members.models[0], chosen.roi_mm, kept, progress, chosen.resample_labels)
+                collect_npz(
+                    case, files[case.id], members.models[0], chosen.roi_mm, kept, progress, chosen.resample_labels, chosen.roi
+                )
             )
     return members, fitted_entries(voxels, members, candidates, chosen, progress, "stored_probabilities")
 
@@ -184,7 +189,7 @@ def out_of_fold_entries(
         )
     found = collect_out_of_fold(
         of_folds, members, lambda some: predictor_of(some, chosen), chosen.roi_mm, folder, progress, kept,
-        lambda some: _FirstStage(some, chosen, folder, progress), chosen.resample_labels,
+        lambda some: _FirstStage(some, chosen, folder, progress), chosen.resample_labels, chosen.roi,
     )  # fmt: skip
     entries, reference = [], Reference.of(members.models[0])
     for fold, voxels in found.items():
@@ -311,6 +316,7 @@ def collect_cases(
     kept: Scratch | None = None,
     resample_labels: bool = False,
     with_volume: bool = False,
+    roi: str = STRUCTURES,
 ) -> list[RoiVoxels]:
     """Run the members on every case; what they say near the structures is kept in `kept`, or where that is None in `folder`.
 
@@ -324,7 +330,7 @@ def collect_cases(
         with stage, tempfile.TemporaryDirectory(dir=folder) as place, Scratch(Path(place)) as passing:
             found.append(
                 collect(
-                    case, model, predictor, roi_mm, passing, kept, progress, previous, resample_labels, with_volume
+                    case, model, predictor, roi_mm, passing, kept, progress, previous, resample_labels, with_volume, roi=roi
                 )
             )
     return found

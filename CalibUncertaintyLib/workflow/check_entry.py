@@ -63,7 +63,7 @@ def report_on(entry: CalibrationEntry, record: CalibrationRecord, path: Path, me
         (
             temperature_in_words(entry),
             f"{_count(len(entry.cases), 'case')}: {_named(entry)}",
-            f"Fitted within {entry.roi['distance_mm']:g} mm of {_REFERENCES[entry.roi['reference']]}",
+            f"Fitted {_roi_in_words(entry.roi)}",
             *_figures(entry),
             f"Made {entry.created}",
             looked_at,
@@ -72,6 +72,12 @@ def report_on(entry: CalibrationEntry, record: CalibrationRecord, path: Path, me
         (*unseen, *_doubts(entry), *_doubts_of_range(stored, range_problem)),
         stored,
     )
+
+
+def _roi_in_words(roi: Mapping) -> str:
+    if roi["reference"] == "body":
+        return "in the patient's body"
+    return f"within {roi['distance_mm']:g} mm of {_REFERENCES[roi['reference']]}"
 
 
 _REFERENCES = {"union": "prediction or reference", "pred": "the prediction", "gt": "the reference"}

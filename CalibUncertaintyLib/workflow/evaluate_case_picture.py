@@ -33,7 +33,8 @@ def case_picture(window: CaseWindow, ct: Volume) -> bytes | None:
     entry = next(
         item for item in window.result.provenance["maps"]["uncertainty"] if item["measure"] == threshold["measure"]
     )
-    seen = window.error & (window.distance <= window.roi_mm)
+    inside = window.domain("body").mask if window.result.of_body else window.distance <= window.roi_mm
+    seen = window.error & inside
     level = _slice_of(frame, seen, window.error, window.label > 0, window.truth > 0)
     across = frame.spacing[1] * frame.shape[1], frame.spacing[2] * frame.shape[2]
     height = WIDTH_INCHES / 2 * min(across[0] / across[1], 1.8) + 0.3

@@ -34,7 +34,7 @@ def tasks_of(
     hashed = {item.name: _fingerprint(item) for item in configurations}
     of_figures = {
         "roi_mm": float(options.roi_mm),
-        "roi_reference": options.roi_reference,
+        "roi_reference": options.place,
         "resample": options.resample_labels,
     }
     for case in cases:
@@ -49,7 +49,7 @@ def tasks_of(
                     },
                     "configuration": item.name, "model": list(item.model), "segment": dict(item.options), "file": str(path),
                     "key": key_of(case, described, of_figures), "roi_mm": float(options.roi_mm),
-                    "roi_reference": options.roi_reference, "resample_labels": options.resample_labels,
+                    "roi_reference": options.place, "resample_labels": options.resample_labels,
                     "keep_results": options.keep_results, "threads": None,
                 }
             )  # fmt: skip

@@ -13,7 +13,7 @@ from .evaluate_localisation import localisation_of, regions_of
 from .evaluate_window import CaseWindow
 from .fit import new_metrics
 
-DOMAINS = ("union", "pred", "box")  # of the calibration figures
+DOMAINS = ("union", "pred", "box")  # of the calibration figures, and the body, where it is the region of interest
 OF_CALIBRATION = (
     "n", "nll", "brier_sum", "brier_mean", "ece_toplabel", "smooth_ece", "mce_toplabel", "ece_class", "ace_class", "accuracy",
     "mean_confidence", "signed_gap", "status",
@@ -28,7 +28,7 @@ def figures_of(window: CaseWindow, folder: Path, roi_reference: str = "pred") ->
     "regions": [...]}; unknown figures are NaN.
     """
     others = [name for name in ("pred", "union") if name != roi_reference]
-    domains = {name: window.domain(name) for name in DOMAINS}
+    domains = {name: window.domain(name) for name in (*DOMAINS, *(("body",) if window.result.of_body else ()))}
     with Scratch(folder) as scratch:
         p = window.probabilities(scratch)
         calibration = {name: _calibration(window, p, domain.mask) for name, domain in domains.items()}

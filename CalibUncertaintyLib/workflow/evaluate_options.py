@@ -11,7 +11,7 @@ from ..errors import CalibUncertaintyError
 from ..model.member_set import MemberSet
 from ..plain_json import parsed
 from .applied import MODES
-from .options import MemberOptions, SegmentOptions, is_number, paths, refuse_first, truths
+from .options import BODY, STRUCTURES, MemberOptions, SegmentOptions, is_number, paths, refuse_first, roi_rule, truths
 from .report import file_name
 from .source_case import is_one_line
 
@@ -28,12 +28,13 @@ class EvaluateOptions(MemberOptions):
 
     configurations: what is compared, a list of dicts or a JSON file with one, each {"name": ..., and of "model", "folds",
     "checkpoints", "flips", "dropout", "seed", "insert_dropout", "previous", "mode", "calibration" what differs from the other
-    options}; by default the given members, calibrated and not. mode, calibration: as of `segment`. split: of a list of cases with a
-    column "split" (default: test). roi_mm: domain of the figures, within this distance of the structures, mm. roi_reference: of
-    which structures errors are looked for near: "pred" (what a new patient has) or "union" (prediction or reference); the other is
-    given as well. measures: "standard", "all" or a list of names. keep_results: keep every case's Result folder. resample_labels:
-    bring label maps of another grid to the CT's. workers: cases computed at the same time on this machine; scheduler: address
-    of a Dask cluster in place of it. overwrite: compute every case anew.
+    options}; by default the given members, calibrated and not. mode, calibration: as of `segment`. split: of a list of cases
+    with a column "split" (default: test). roi_mm: domain of the figures, within this distance of the structures, mm.
+    roi_reference: of which structures errors are looked for near: "pred" (what a new patient has) or "union" (prediction or
+    reference); the other is given as well. roi: "structures" for that, or "body": errors are looked for first in the patient's
+    body, as runs of `segment` list regions then. measures: "standard", "all" or a list of names. keep_results: keep every
+    case's Result folder. resample_labels: bring label maps of another grid to the CT's. workers: cases computed at the same
+    time on this machine; scheduler: address of a Dask cluster in place of it. overwrite: compute every case anew.
     """
 
     configurations: str | os.PathLike | Sequence[Mapping] | None = None
@@ -42,6 +43,7 @@ class EvaluateOptions(MemberOptions):
     split: str | None = None
     roi_mm: float = 15.0
     roi_reference: str = "pred"
+    roi: str = STRUCTURES
     measures: str | Sequence[str] = "standard"
     keep_results: bool = False
     resample_labels: bool = False
@@ -66,6 +68,7 @@ class EvaluateOptions(MemberOptions):
                 self.roi_reference in REFERENCES,
                 f"the ROI's reference '{self.roi_reference}' is unknown; choose {' or '.join(REFERENCES)}",
             ),
+            roi_rule(self),
             (whole and 1 <= self.workers <= 1024, f"the number of workers must be 1 to 1024, got {self.workers}"),
             (named and bool(self.measures), "measures must be standard, all, or a list of names"),
             (
@@ -75,12 +78,19 @@ class EvaluateOptions(MemberOptions):
         ]
         refuse_first(rules)
 
+    @property
+    def place(self) -> str:
+        """The domain in which errors are looked for first: "pred", "union" or "body"."""
+        return BODY if self.roi == BODY else self.roi_reference
+
     def of_segment(self) -> dict:
         """The options that every run of `segment` takes, whatever the configuration; plain values."""
         given = {
             "device": str(self.device), "precision": self.precision, "step_size": float(self.step_size),
             "roi_mm": float(self.roi_mm), "trainers": _absolute(self.trainers), "trust_checkpoint": self.trust_checkpoint,
         }  # fmt: skip
+        if self.roi != STRUCTURES:
+            given["roi"] = self.roi
         if "measures" in SegmentOptions.names():
             given["measures"] = self.measures if isinstance(self.measures, str) else list(self.measures)
         return given

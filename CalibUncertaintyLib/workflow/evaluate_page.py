@@ -69,9 +69,10 @@ def _configurations(content: Mapping) -> str:
 
 def _probabilities(content: Mapping) -> str:
     parts = ""
-    for domain in ("union", "pred", "box"):
+    there = _there(content)
+    for domain in dict.fromkeys(domain for of in there.values() for domain in of["calibration"]):
         rows = []
-        for name, of in _there(content).items():
+        for name, of in there.items():
             found = of["calibration"][domain]
             cells = [_interval(BY_KEY[key], found["figures"][key]) for key in _PROBABILITY]
             rows.append([name, *cells, f"{found['pooled']['n']:,}", _used(found["figures"]["nll"])])

@@ -51,7 +51,7 @@ def write_report(
         "versions": versions(),
         "model": _name_of(configurations[0]),
         "options": {
-            "roi_mm": options.roi_mm, "roi_reference": options.roi_reference, "measures": options.measures, "split": options.split,
+            "roi_mm": options.roi_mm, "roi_reference": options.place, "measures": options.measures, "split": options.split,
             "resample_labels": options.resample_labels, "step_size": options.step_size, "precision": options.precision,
         },
         "bootstrap": {"draws": DRAWS, "level": LEVEL, "method": "bca", "seed": 0},
@@ -64,10 +64,10 @@ def write_report(
             item.name: _about(item, found, len(cases)) | {"fitted_on": list(fitted[item.name])} | summaries.get(item.name, {})
             for item in configurations
         },
-        "comparisons": comparisons_of(summaries, options.roi_reference),
+        "comparisons": comparisons_of(summaries, options.place),
     }  # fmt: skip
     progress.report(0.8, "pictures")
-    shown = pictures_of_cases(summaries, files, options.roi_reference)
+    shown = pictures_of_cases(summaries, files, options.place)
     contents = {
         "evaluation.json": json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "cases.csv": case_table(content),

@@ -23,6 +23,7 @@ CALIBRATION = (
     "nll", "brier_sum", "brier_mean", "ece_toplabel", "smooth_ece", "mce_toplabel", "ece_class", "ace_class", "accuracy",
     "mean_confidence", "signed_gap",
 )  # fmt: skip
+PLACES = ("pred", "union")  # where errors are looked for
 MEAN_DICE = "mean"  # of the structures that are drawn or predicted
 
 
@@ -36,10 +37,11 @@ def summary_of(of_cases: Mapping[str, Mapping], files: Mapping[str, Path]) -> di
     all voxels together.
     """
     figures = {case: content["figures"] for case, content in of_cases.items()}
+    first = next(iter(figures.values()), {})
     return {
         "dice": _dice(figures),
-        "calibration": {domain: _calibration(figures, domain) for domain in DOMAINS},
-        "errors": {domain: _errors(figures, domain) for domain in ("pred", "union")},
+        "calibration": {domain: _calibration(figures, domain) for domain in first.get("calibration", DOMAINS)},
+        "errors": {domain: _errors(figures, domain) for domain in first.get("errors", PLACES)},
         "measures": _measures(figures, files),
         "regions": regions_together([region for of in figures.values() for region in of["regions"]]),
         "by_case": {case: case_numbers(of) for case, of in figures.items()},
@@ -144,7 +146,7 @@ def _measures(figures: Mapping[str, Mapping], files: Mapping[str, Path]) -> dict
         sources = dict.fromkeys(of["threshold_source"] for of in there.values())
         threshold = thresholds.pop() if len(thresholds) == 1 else math.nan
         domains = {}
-        for domain in ("pred", "union"):
+        for domain in next(iter(figures.values()))["errors"]:
             results = {
                 case: known_numbers(of["domains"][domain]) for case, of in there.items() if domain in of["domains"]
             }

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from ..evaluation.domains import Domain, near_structures, whole_volume
+from ..evaluation.domains import in_body as body_domain
 from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
 from ..result import Result
@@ -84,7 +85,9 @@ class CaseWindow:
         return distance_to_structures(self.label, self.spacing)
 
     def domain(self, reference: str) -> Domain:
-        """ "pred": what a new patient has; "union": predicted or drawn; "box": the Result's box."""
+        """ "pred": what a new patient has; "union": predicted or drawn; "box": the Result's box; "body": the patient's body."""
+        if reference == "body":
+            return body_domain(self._embedded(self.result.body.array) > 0, self.valid)
         if reference == "box":
             return whole_volume(self.box & self.valid)
         drawn = distance_to_structures(np.maximum(self.truth, 0), self.spacing)

@@ -60,6 +60,7 @@ def domain(name: str, roi_mm: float) -> str:
         "union": f"Within {roi_mm:g} mm of a predicted or drawn structure",
         "pred": f"Within {roi_mm:g} mm of a predicted structure (what a new patient has)",
         "box": "The whole box of the maps",
+        "body": "In the patient's body",
     }[name]
 
 

@@ -15,6 +15,7 @@ from ..model.folder import Fold
 from ..model.record import CalibrationEntry
 from ..progress import Progress
 from ..uncertainty.measures import measures_of
+from ..uncertainty.roi import roi_mask
 from .applied import AppliedCalibration
 from .candidates import Candidate, FittedCandidate, Reference, calibrated, fit_candidates, parts
 from .fit_maps import maps_of_entry
@@ -108,7 +109,7 @@ def entry_of(
         member_temperature=None if each is not None else _plain(after.member_temperature),
         member_temperatures=None if each is None else [_plain(value) for value in each],
         parameters=found.parameters,
-        roi={"distance_mm": roi_mm, "reference": "union"},
+        roi={"distance_mm": roi_mm, "reference": "body" if cases[0].of_body else "union"},
         cases=list(found.cases),
         figures={
             "evaluated_on": "fit",
@@ -160,7 +161,8 @@ def figures(
     whole = pooled.full_result()
     by_name = "regions" if "regions" in whole else "classes"
     classes = whole.pop(by_name)
-    domains = {} if roi_mm is None else {"domains": {f"dist:{roi_mm:g}:pred": _of_domain(near_prediction)}}
+    place = "body" if cases[0].of_body else f"dist:{roi_mm or 0:g}:pred"
+    domains = {} if roi_mm is None else {"domains": {place: _of_domain(near_prediction)}}
     return {
         "per_case": {**mean_over_cases(results), **_means(results)},
         "pooled": {
@@ -212,5 +214,6 @@ def _range(
         for part in parts(voxels):
             p, label[part], _ = calibrated(voxels, part, calibration)
             entropy[part] = measures_of(p, heads.sigmoid)["entropy"]
-        traits.append(voxels.traits.with_run(entropy, label, voxels.near_prediction, names, voxels.voxel_ml, roi_mm))
+        near = roi_mask(voxels.places.distance, roi_mm) if voxels.of_body else voxels.near_prediction
+        traits.append(voxels.traits.with_run(entropy, label, near, names, voxels.voxel_ml, roi_mm))
     return CalibratedRange.of(traits).to_json()

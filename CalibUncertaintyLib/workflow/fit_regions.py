@@ -68,7 +68,8 @@ def fit_regions(
 
 @dataclass
 class _Box:
-    """A case as a run of `segment` would have it, in the box of its places; wrong: where the label is not the reference's."""
+    """A case as a run of `segment` would have it, in the box of its places; wrong: where the label is not the reference's;
+    inside: the ROI, where it is no distance."""
 
     grid: _Grid
     distance: np.ndarray
@@ -78,6 +79,7 @@ class _Box:
     expected: np.ndarray
     likeliest: np.ndarray
     wrong: np.ndarray
+    inside: np.ndarray | None
     measures: dict[str, np.ndarray]
 
 
@@ -93,7 +95,8 @@ def _box_of(
     shape = places.shape
     box = _Box(
         _Grid(places.spacing), np.full(shape, np.inf, np.float32), np.full(shape, np.inf, np.float32), np.zeros(shape, np.uint16),
-        np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.uint16), np.zeros(shape, bool), {},
+        np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.uint16), np.zeros(shape, bool),
+        places.scattered(np.asarray(voxels.near_prediction)) if voxels.of_body else None, {},
     )  # fmt: skip
     for part_of_case in (voxels, voxels.far):
         if part_of_case is not None:
@@ -124,7 +127,7 @@ def _add_case(
     found = find_regions(
         box.measures[name], box.distance, box.label, box.foreground, box.expected, roi_mm, threshold, box.grid,
         dict(zip(heads.values, heads.names, strict=True)), LISTED["min_region_ml"] * 1000.0, LISTED["miss_probability"],
-        box.likeliest, box.signed, LISTED["merge_gap_mm"],
+        box.likeliest, box.signed, LISTED["merge_gap_mm"], inside=box.inside,
     )  # fmt: skip
     voxel_mm3 = math.prod(box.grid.spacing_zyx)
     for region, places in zip(found, found.places, strict=True):

@@ -63,6 +63,12 @@ def check_channels(volumes: Sequence[Volume], model: ModelFolder, description: s
     ]
 
 
+def ct_of(volumes: Sequence[Volume], model: ModelFolder) -> Volume:
+    """The channel that is called CT, or where none is, the first."""
+    named = [name.upper() for name in model.channels]
+    return volumes[named.index("CT") if "CT" in named else 0]
+
+
 def _siblings(given: list, wanted: list[str]) -> list[Path]:
     """The files of the other channels, where the first is given alone and named as nnU-Net does.
 

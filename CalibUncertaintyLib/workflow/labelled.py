@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..body import body_of
 from ..calibration.softmax import probabilities
 from ..errors import CalibUncertaintyError
 from ..inference.boxes import Box
+from ..inference.frame import Frame
 from ..inference.members import MemberPredictor, Prepared
 from ..inference.opinions import Opinions, source_of
 from ..inference.scratch import Scratch
@@ -24,7 +26,8 @@ from ..uncertainty.member_agreement import MemberAgreement
 from ..uncertainty.roi import distance_to_structures, roi_mask
 from ..volume import Volume
 from .agreement import count_members, counts_of_members
-from .inputs import check_channels, read_channels
+from .inputs import check_channels, ct_of, read_channels
+from .options import BODY, STRUCTURES
 from .places import Places, PlacesBuilder
 from .room import bytes_on_disk, check_room
 from .source_case import LabelledCase, named
@@ -33,8 +36,9 @@ from .source_reference import labels_of_references, read_reference
 from .traits import CaseTraits, traits_of_ct
 
 __all__ = [
-    "FirstStage", "LabelledCase", "LabelledVolume", "RoiVoxels", "bounds", "check_room_of", "collect", "labels_of_references",
-    "near_structures", "read_cases", "read_images", "read_reference", "refuse_doubtful_cases", "warn_of_cropped",
+    "FirstStage", "LabelledCase", "LabelledVolume", "RoiVoxels", "bounds", "check_room_of", "collect", "in_body",
+    "labels_of_references", "near_structures", "read_cases", "read_images", "read_reference", "refuse_doubtful_cases",
+    "warn_of_cropped",
 ]  # fmt: skip
 
 LABELS_FROM = 0.4  # foreground probability below which no member draws anything, which it does from a half on
@@ -122,6 +126,7 @@ class RoiVoxels:
     in_roi: (N,) where the voxels of the whole CT were asked for, those within the distance; else None, and all are.
     places: where they lie. far: the voxels beyond the distance where a structure is likely enough to have been missed, in the same
     box; None where there are none. agreement: of the members' own labels in the whole CT; None of a single one, or where not asked.
+    of_body: the ROI is the patient's body, with or without reference, in place of a distance.
     """
 
     case: LabelledCase
@@ -138,6 +143,7 @@ class RoiVoxels:
     places: Places | None = None
     far: RoiVoxels | None = None
     agreement: MemberAgreement | None = None
+    of_body: bool = False
 
     def of_roi(self) -> RoiVoxels:
         """The voxels within the ROI distance alone."""
@@ -159,9 +165,9 @@ class RoiVoxels:
 def collect(
     case: LabelledCase, model: ModelFolder, predictor: MemberPredictor, roi_mm: float, passing: Scratch, kept: Scratch,
     progress: Progress, previous: FirstStage | None = None, resample_labels: bool = False, with_volume: bool = False,
-    whole: bool = False,
+    whole: bool = False, roi: str = STRUCTURES,
 ) -> RoiVoxels:  # fmt: skip
-    """Run the members on one case and keep what they say within `roi_mm` of prediction or reference.
+    """Run the members on one case and keep what they say within `roi_mm` of prediction or reference, or (roi "body") in the body.
 
     with_volume: keep the box around these voxels too (`RoiVoxels.volume`). whole: keep every voxel of the CT that nnU-Net does not
     crop away, and say which lie in the ROI (`RoiVoxels.in_roi`).
@@ -186,6 +192,8 @@ def collect(
                 count_members(counts, slab.members, heads)
     truth = np.ascontiguousarray(frame.to_network(reference))
     near, near_prediction, distance = near_structures(predicted, truth, model, prepared.spacing, roi_mm)
+    if roi == BODY:
+        near, near_prediction = in_body(case, volumes, model, frame, truth)
     wanted = truth >= 0 if whole else near
     far = np.zeros_like(near) if whole else _far(opinions, heads, ~near & (truth >= 0))
     signed, box = signed_distance(predicted, prepared.spacing), bounds(wanted | far)
@@ -206,6 +214,7 @@ def collect(
         volume=_volume(opinions, near, truth, frame.to_network(volumes[0].array), kept) if with_volume else None,
         far=gathered(far) if far.any() else None,
         agreement=None if counts is None else counts.counted(),
+        of_body=roi == BODY,
     )
 
 
@@ -238,6 +247,17 @@ def near_structures(
     # a voxel to be ignored is no structure for the distance either, but it must not be counted
     near &= truth >= 0
     return near, near_prediction, distance
+
+
+def in_body(
+    case: LabelledCase, volumes: Sequence[Volume], model: ModelFolder, frame: Frame, truth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels (z, y, x) of the patient's body in the network's axis order: those with a reference, and all.
+
+    Raises CalibUncertaintyError, naming the case, where its CT shows none.
+    """
+    body = np.ascontiguousarray(frame.to_network(body_of(ct_of(volumes, model), f"case {case.id}")))
+    return body & (truth >= 0), body
 
 
 def warn_of_cropped(voxels: RoiVoxels, progress: Progress) -> None:

@@ -16,6 +16,8 @@ from .applied import MODES
 from .chosen_measures import ALL, rule_of
 
 EXPORTS = ("nifti",)
+STRUCTURES, BODY = "structures", "body"
+ROIS = (STRUCTURES, BODY)
 PRECISIONS = ("stock", "bf16")
 HIGHEST_THRESHOLD = 1e6  # no measure comes near it, and maps in single precision can be compared with it
 
@@ -89,9 +91,11 @@ class SegmentOptions(MemberOptions):
     """Everything one may choose about a run of `segment`, with its defaults; see `MemberOptions` for the members.
 
     calibration: auto, none, or a record file. mode: pool_logit (labels as stock nnU-Net's) or pool_prob. roi_mm: how far from
-    the predicted structures uncertain regions are listed, mm. measure, threshold: what regions are made of; "stored" takes the
-    record's threshold, or our default where there is none. measures: which are computed beside that one: "standard" (all that
-    cost next to nothing), "all", or a list of names. min_region_ml: smaller regions are not listed. merge_gap_mm: regions no
+    the predicted structures uncertain regions are listed, mm. roi: "structures" for that, or "body": uncertain regions are listed
+    anywhere in the patient's body (`body_of`), the maps reach all of it, as full_volume's do, and roi_mm is from where on a
+    possible miss is listed. measure, threshold: what regions are made of; "stored" takes the record's threshold, or our default
+    where there is none. measures: which are computed beside that one: "standard" (all that cost next to nothing), "all", or a list
+    of names. min_region_ml: smaller regions are not listed. merge_gap_mm: regions no
     farther from each other than this, mm, are one. miss_probability: foreground probability beyond the ROI that is listed as a
     possible miss. box_probability: every place whose foreground probability can exceed this, at most 0.5, is kept in the maps.
     full_volume: maps of the whole CT. export: ("nifti",) writes every map on the CT grid. overwrite: replace an earlier Result.
@@ -101,6 +105,7 @@ class SegmentOptions(MemberOptions):
     calibration: str = "auto"
     mode: str = "pool_logit"
     roi_mm: float = 15.0
+    roi: str = STRUCTURES
     measure: str = "entropy"
     measures: str | Sequence[str] = "standard"
     threshold: str | float = "stored"
@@ -114,6 +119,11 @@ class SegmentOptions(MemberOptions):
     series: str | None = None
     skip_ct_check: bool = False
 
+    @property
+    def whole_maps(self) -> bool:
+        """Whether the maps may be of the whole CT."""
+        return self.full_volume or self.roi == BODY
+
     def __post_init__(self) -> None:
         super().__post_init__()
         refuse_first(paths(self, "calibration"))
@@ -122,6 +132,7 @@ class SegmentOptions(MemberOptions):
             (self.measure in ALL, f"measure '{self.measure}' is unknown; choose one of {', '.join(ALL)}"),
             rule_of(self.measures),
             (is_number(self.roi_mm, 0, 1000), f"the ROI distance must lie between 0 and 1000 mm, got {self.roi_mm}"),
+            roi_rule(self),
             (
                 self.threshold == "stored" or is_number(self.threshold, 0, HIGHEST_THRESHOLD),
                 f"the threshold must be 'stored' or a number from 0 to {HIGHEST_THRESHOLD:g}, got {self.threshold}",
@@ -151,6 +162,11 @@ class SegmentOptions(MemberOptions):
             *truths(self, "full_volume", "overwrite", "skip_ct_check"),
         ]
         refuse_first(rules)
+
+
+def roi_rule(options: object) -> tuple[bool, str]:
+    """The rule that the region of interest is one that we know, for `refuse_first`."""
+    return options.roi in ROIS, f"the ROI '{options.roi}' is unknown; choose {' or '.join(ROIS)}"
 
 
 def truths(options: object, *names: str) -> list[tuple[bool, str]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..result import Result
+from ..result_regions import region_of_interest
 from ..uncertainty.regions import POSSIBLE_MISS, Region
 from ..volume import Volume
 from .picture_planes import Frame, Layer, Plane, choose_planes
@@ -121,9 +122,8 @@ def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure
     uncertainty = result.uncertainty(name)
     value = float(threshold["value"] if name == threshold["measure"] else entries[name]["threshold"])
     shown = np.full(uncertainty.array.shape, np.nan, np.float32)
-    if provenance["maps"]["distance"]["file"] is not None:
-        visible = (uncertainty.array >= value) & (result.distance.array <= provenance["roi"]["distance_mm"])
-        shown[visible] = uncertainty.array[visible]
+    visible = (uncertainty.array >= value) & region_of_interest(result)
+    shown[visible] = uncertainty.array[visible]
     if structure is None:
         title = "any structure"
         probability = result.probability(next(iter(result.labels)))
@@ -374,10 +374,12 @@ def _draw_names(figure: Figure, scene: _Scene, planes: list[Plane], size: tuple[
 
 def _footnote(scene: _Scene) -> str:
     provenance = scene.result.provenance
-    roi, count = provenance["roi"]["distance_mm"], len(scene.result.regions)
+    count = len(scene.result.regions)
+    where = f"within {provenance['roi']['distance_mm']:g} mm of a structure found"
+    where = "in the patient's body" if scene.result.of_body else where
     numbers = f"Circled numbers: the first {min(CIRCLED, count)} of {count} places to look at. " if count else ""
     return (
-        f"Uncertainty is shown from {scene.threshold:.2g} {scene.measure['unit']} up, within {roi:g} mm of a structure found. "
+        f"Uncertainty is shown from {scene.threshold:.2g} {scene.measure['unit']} up, {where}. "
         f"{numbers}For research; not a medical device."
     )
 

@@ -10,6 +10,7 @@ from .proof_numbers import BY_KEY, UNKNOWN, case_ids, changed_labels, changes_de
 FEW_CASES = 10
 LEAST_FOR_WILCOXON = 6  # pairs; with fewer no p below 0.05 is possible
 LISTED = 12  # values of a parameter on the page; all are in proof.json
+BODY = "in the patient's body"
 _ROI_REFERENCE = {
     "union": "the predicted or the reference structures",
     "pred": "the predicted structures",
@@ -138,6 +139,8 @@ def roi(proof: Mapping) -> str:
     """Where voxels were taken from."""
     found = proof.get("roi") or {}
     distance, reference = number(found.get("distance_mm")), found.get("reference")
+    if reference == "body":
+        return BODY
     if not math.isnan(distance) and reference in _ROI_REFERENCE:
         return f"within {distance:g} mm of {_ROI_REFERENCE[reference]}"
     return ", ".join(f"{key}: {value}" for key, value in found.items()) or "the whole volume"
@@ -145,6 +148,8 @@ def roi(proof: Mapping) -> str:
 
 def domain(name: str) -> str:
     """Where voxels were taken from, of a domain's name, such as dist:15:pred."""
+    if name == "body":
+        return BODY
     kind, *rest = name.split(":")
     if kind == "dist" and len(rest) == 2 and rest[1] in _ROI_REFERENCE:
         return f"within {rest[0]} mm of {_ROI_REFERENCE[rest[1]]}"

@@ -16,12 +16,13 @@ import numpy as np
 from ..inference.scratch import Scratch
 from ..result import RESULT_FILE, RESULT_SCHEMA, RESULT_SCHEMA_VERSION
 from ..uncertainty.measures import MEASURES, binary_entropy
-from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
+from ..uncertainty.roi import box_around, distance_to_structures
 from ..version import __version__
 from ..volume import Volume
 from .case_scores import combined
 from .context_maps import context_names
 from .maps import structure
+from .options import BODY
 from .run import Run
 from .writing import write_json
 
@@ -40,6 +41,7 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
             "probability": [writer.probability(index) for index in range(len(run.predictor.heads.names))],
             "uncertainty": [writer.measure(name) for name in MEASURES if name != "entropy_k"],
             "distance": writer.distance(),
+            **writer.body(),
         }
     scratch.close()
     _place_among_calibration_cases(run)
@@ -148,6 +150,14 @@ class _MapWriter:
             self._write(self._run.distance, file, {"kind": "distance", "unit": "mm"})
         return {"file": file, "unit": "mm"}
 
+    def body(self) -> dict:
+        """The patient's body, 1 inside, where it is the region of interest."""
+        if self._run.options.roi != BODY:
+            return {}
+        file = "maps/body.nrrd"
+        self._write(self._run.inside.astype(np.uint8), file, {"kind": "body", "unit": "none"})
+        return {"body": {"file": file}}
+
     def _write(self, array: np.ndarray, file: str, metadata: dict[str, str]) -> None:
         run = self._run
         common = {"calibrated": str(run.calibration.calibrated).lower(), "model": run.model.name}
@@ -185,7 +195,7 @@ def _place_among_calibration_cases(run: Run) -> None:
 def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
     model, volume, options = run.model, run.volume, run.options
     fingerprint, frame = run.members.fingerprint(), run.case.frame
-    roi_voxels = int(np.count_nonzero(roi_mask(run.distance, options.roi_mm)))
+    roi_voxels = int(np.count_nonzero(run.inside))
     return {
         "schema": RESULT_SCHEMA,
         "schema_version": RESULT_SCHEMA_VERSION,
@@ -224,8 +234,8 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
         "changed_labels": {"by_pooling": run.maps.changed_by_pooling, "by_temperature": run.maps.changed_by_temperature},
         "maps": maps,
         "roi": {
-            "distance_mm": options.roi_mm, "reference": "predicted structures", "voxels": roi_voxels,
-            "volume_ml": roi_voxels * volume.voxel_volume_ml,
+            "distance_mm": options.roi_mm, "reference": "body" if options.roi == BODY else "predicted structures",
+            "voxels": roi_voxels, "volume_ml": roi_voxels * volume.voxel_volume_ml,
         },
         "threshold": {
             "measure": options.measure, "value": run.threshold, "unit": MEASURES[options.measure].unit,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..body import body_of
 from ..inference.boxes import Box, hull
 from ..inference.devices import give_back_memory
 from ..inference.estimate import Estimate
@@ -30,8 +31,9 @@ from .cascade import PreviousStage
 from .case_scores import MEASURE
 from .chosen_measures import OF_VOXELS, context_measure_names, extras_of, measure_names
 from .context_maps import context_maps, normalised
+from .inputs import ct_of
 from .maps import ALWAYS, EXPECTED_ERROR, FOREGROUND, Maps, make_maps, stored, temperatures_of
-from .options import SegmentOptions
+from .options import BODY, SegmentOptions
 from .room import bytes_on_disk
 from .traits import traits_of_ct
 from .writing import check_space
@@ -79,6 +81,7 @@ class Run:
         """From voxels to maps and regions. Sets `case`, `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`, ..."""
         progress, chosen, predictor = self.progress, self.options, self.predictor
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
+            self.body = self._body_of_ct()  # first: it may be refused
             self.case: Prepared = predictor.prepare(self.volumes, self.previous and self.previous.labels)
             values = predictor.n_classes * int(np.prod(self.case.data.shape[1:], dtype=np.int64))
             check_space(self.out, self.folder, bytes_on_disk(scratch, [(2 if predictor.adds_as_stock else 4) * values]))
@@ -93,7 +96,7 @@ class Run:
         self.effective_members = opinions.effective_members
         give_back_memory()
         with progress.stage("maps", 0.75, 0.85, "probabilities and uncertainty"):
-            boxes, self.left_out = opinions.boxes(chosen.box_probability, chosen.roi_mm)
+            boxes, self.left_out = opinions.boxes(chosen.box_probability, chosen.roi_mm, self._body_boxes())
             if chosen.full_volume:
                 boxes, self.left_out = [opinions.whole()], 0.0
             voxels, written = hull(boxes).voxels, len(predictor.heads.names) + len(self.measures) + 1
@@ -118,8 +121,19 @@ class Run:
             self.aggregates = self.summed_up(chosen.measure)
             self.entropy_summed_up = self._entropy_summed_up()
 
+    def _body_of_ct(self) -> np.ndarray | None:
+        """The patient's body on the CT grid, where it is the region of interest."""
+        if self.options.roi != BODY:
+            return None
+        return body_of(ct_of(self.volumes, self.model))
+
+    def _body_boxes(self) -> list[Box]:
+        """The box around the body, in the network's axis order."""
+        around = None if self.body is None else box_around(self.case.frame.to_network(self.body))
+        return [] if around is None else [Box(*zip(*((part.start, part.stop) for part in around), strict=True))]
+
     def _place(self, box: Box) -> None:
-        """Where the box lies in the CT, its labels, and their distance from each voxel."""
+        """Where the box lies in the CT, its labels, their distance from each voxel, and what is of the region of interest."""
         frame = self.case.frame
         start = frame.start_in_volume(box.start, box.stop, self.case.full_shape)
         self.label = np.ascontiguousarray(frame.to_volume(self.maps.label))
@@ -127,6 +141,11 @@ class Run:
         self.geometry = self.volume.crop(start, self.label.shape)
         self.distance = distance_to_structures(self.label, self.volume.spacing_zyx)
         self.signed = signed_distance(self.label, self.volume.spacing_zyx)
+        if self.body is None:
+            self.inside = roi_mask(self.distance, self.options.roi_mm)
+        else:
+            self.inside = self.body[tuple(slice(a, a + n) for a, n in zip(start, self.label.shape, strict=True))].copy()
+            self.body = None  # the box holds all of it
 
     def _add_context(self, box: Box) -> None:
         """The maps that need labels and distances, into the fields that are kept for them."""
@@ -135,9 +154,8 @@ class Run:
             return
         spacing = self.volume.spacing_zyx
         u = normalised(frame.to_volume(self.maps.fields.read("entropy")), heads)
-        roi = roi_mask(self.distance, self.options.roi_mm)
         whole = tuple(slice(0, n) for n in box.shape)
-        for name, values in context_maps(names, u, self.label, self.signed, roi, spacing, self.calibration.context):
+        for name, values in context_maps(names, u, self.label, self.signed, self.inside, spacing, self.calibration.context):
             self.maps.fields.put(name, whole, stored(np.ascontiguousarray(frame.to_network(values))))
 
     def _find_regions(self) -> None:
@@ -151,7 +169,7 @@ class Run:
             frame.to_volume(field(FOREGROUND)), frame.to_volume(field(expected)),
             self.options.roi_mm, self.threshold, self.geometry, self.model.labels, self.options.min_region_ml * 1000.0,
             self.options.miss_probability, frame.to_volume(self.maps.likeliest), self.signed, self.options.merge_gap_mm,
-            self._chances(),
+            self._chances(), self.inside,
         )  # fmt: skip
 
     def summed_up(self, measure: str) -> dict:
@@ -159,7 +177,7 @@ class Run:
 
         What is of a structure's own probability is added when that is written.
         """
-        roi = roi_mask(self.distance, self.options.roi_mm)
+        roi = self.inside
         box = box_around(roi, (0, 0, 0)) or tuple(slice(0, n) for n in roi.shape)
         u = self.case.frame.to_volume(self.maps.fields.read(measure))[box]
         found = aggregate(
@@ -183,7 +201,7 @@ class Run:
     def _chances(self) -> RegionCalibration | None:
         """How often regions listed as this run lists them held a real error; None where they were listed otherwise."""
         stored, options = self.calibration.regions.get(self.options.measure), self.options
-        if stored is None or self.threshold != stored["threshold"]:
+        if stored is None or self.threshold != stored["threshold"] or self.calibration.in_body != (self.options.roi == BODY):
             return None
         asked = {
             name: getattr(options, name) for name in ("roi_mm", "min_region_ml", "miss_probability", "merge_gap_mm")
@@ -200,6 +218,18 @@ class Run:
             return []
         said = thin_structures_warning(self.label, self.signed)
         return [said] if said else []
+
+    def threshold_of_another_roi(self) -> list[str]:
+        """That the stored threshold was fitted elsewhere than regions are listed, where it was."""
+        calibration, options = self.calibration, self.options
+        in_body, nearby = options.roi == BODY, calibration.roi_mm == options.roi_mm
+        if self.threshold_source != "stored" or (calibration.in_body == in_body and (in_body or nearby)):
+            return []
+        here = replace(calibration, in_body=in_body, roi_mm=options.roi_mm).roi_in_words
+        return [
+            f"The stored threshold of {options.measure} was fitted {calibration.roi_in_words}, and regions are listed {here}:"
+            " it may mark too much or too little there"
+        ]
 
     def outside_of_calibration(self) -> list[str]:
         """In what this CT and what was found in it lie outside of what the applied calibration has seen; see `CalibratedRange`."""

@@ -92,7 +92,7 @@ def segment(
             warnings += previous.warnings
         run = Run(volumes, members, chosen, calibration, predictor, previous, estimate, out, aside, progress)
         run.compute(scratch)
-        outside = run.outside_of_calibration()
+        outside = [*run.threshold_of_another_roi(), *run.outside_of_calibration()]
         for message in outside:
             progress.warn(message)
         warnings += outside
@@ -130,7 +130,7 @@ def _estimated(
     heads = predictor.heads
     estimate = estimate_run(
         members, volume, device, precision=chosen.precision, step_size=chosen.step_size,
-        flips_allowed=3 if predictor.mirroring or chosen.flips == "members" else 0, full_volume=chosen.full_volume,
+        flips_allowed=3 if predictor.mirroring or chosen.flips == "members" else 0, full_volume=chosen.whole_maps,
         export=bool(chosen.export), measures=len(names),
         extras=values_of_extras(extras_of(names), heads.channels, heads.sigmoid),
         n_members=[sum(member.model == index for member in predictor.members) for index in range(len(members.models))],

@@ -18,6 +18,7 @@ from ..model.folder_check import label_numbers
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from .labelled import FirstStage, RoiVoxels, collect, refuse_repeated
+from .options import STRUCTURES
 from .source_case import LabelledCase, ListedFile, named, refuse_missing, refuse_shared_files
 
 
@@ -58,6 +59,7 @@ def collect_out_of_fold(
     kept: Scratch,
     previous_of: Callable[[MemberSet], FirstStage] | None = None,
     resample_labels: bool = False,
+    roi: str = STRUCTURES,
 ) -> dict[Fold, list[RoiVoxels]]:
     """Run each fold alone on its own cases: {fold: what it says near the structures}, the axis of members M = 1 long.
 
@@ -83,8 +85,9 @@ def collect_out_of_fold(
             stage = progress.stage("cases", 0.9 * done / total, 0.9 * (done + 1) / total, said)
             with stage, tempfile.TemporaryDirectory(dir=folder) as place, Scratch(Path(place)) as passing:
                 voxels = collect(
-                    case, members.models[0], predictor, roi_mm, passing, kept, progress, previous, resample_labels
-                )
+                    case, members.models[0], predictor, roi_mm, passing, kept, progress, previous, resample_labels,
+                    roi=roi,
+                )  # fmt: skip
             found[fold].append(voxels)
             done += 1
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from ..model.folder import ModelFolder
 from ..model.heads import Heads
 from ..progress import Progress
 from ..uncertainty.interface_distance import signed_distance
-from .labelled import RoiVoxels, bounds, check_room_of, near_structures, read_images, warn_of_cropped
+from .labelled import RoiVoxels, bounds, check_room_of, in_body, near_structures, read_images, warn_of_cropped
+from .options import BODY, STRUCTURES
 from .places import PlacesBuilder
 from .source_case import LabelledCase, ListedFile, refuse_missing
 from .source_npz import StoredProbabilities, check_probabilities, refuse_other_shape
@@ -25,7 +27,7 @@ from .source_reference import read_reference
 
 def collect_npz(
     case: LabelledCase, npz: str | Path | Sequence[str | Path], model: ModelFolder, roi_mm: float, scratch: Scratch,
-    progress: Progress, resample_labels: bool = False,
+    progress: Progress, resample_labels: bool = False, roi: str = STRUCTURES,
 ) -> RoiVoxels:  # fmt: skip
     """What stored probabilities say within `roi_mm` of prediction or reference; as `collect`, without running a network.
 
@@ -57,11 +59,14 @@ def collect_npz(
             progress.report(0.5 * (number + 1) / size, "reading stored probabilities")
         spacing = frame.spacing_to_network(volumes[0].spacing_zyx)
         near, near_prediction, distance = near_structures(predicted, truth, model, spacing, roi_mm)
+        if roi == BODY:
+            near, near_prediction = in_body(case, volumes, model, frame, truth)
         total = int(np.count_nonzero(near))
         near &= inside
         signed = signed_distance(predicted, spacing)
         places = PlacesBuilder(bounds(near), int(np.count_nonzero(near)), spacing, distance, signed, scratch)
         voxels = _gather(case, files, heads, near, near_prediction, truth, total, scratch, progress, places)
+    voxels = replace(voxels, of_body=roi == BODY)
     warn_of_cropped(voxels, progress)
     return voxels
 

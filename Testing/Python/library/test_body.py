@@ -1,8 +1,5 @@
 """The patient's body in a CT: against floods one voxel at a time, and on scenes that people scan."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -289,15 +286,9 @@ def test_what_is_no_volume_is_refused():
             body_mask(ct, spacing)
 
 
-def real_ct(name):
-    folder = Path(os.environ.get("CALIB_UNCERTAINTY_DATA", Path(__file__).resolve().parents[4] / "shared" / "data"))
-    if not (folder / name).is_file():
-        pytest.skip(f"NOT TESTED on a real CT: {folder / name} is not there")
-    return Volume.read(folder / name)
-
-
-def test_on_a_real_abdomen_the_table_is_out_and_the_lungs_are_in():
-    ct = real_ct("unlabelled/crlm_ct_1006_ct.nii.gz")
+@pytest.mark.real_data
+def test_on_a_real_abdomen_the_table_is_out_and_the_lungs_are_in(shared_data):
+    ct = Volume.read(shared_data / "unlabelled" / "crlm_ct_1006_ct.nii.gz")
     found = body_of(ct)
     assert 0.3 < found.mean() < 0.5
     assert not found[:, 440:].any()  # the table, 40 rows and more below the back
@@ -307,8 +298,9 @@ def test_on_a_real_abdomen_the_table_is_out_and_the_lungs_are_in():
     assert found[:, 130:380, 110:410][ct.array[:, 130:380, 110:410] > 60].mean() > 0.999
 
 
-def test_on_a_real_head_the_drawn_structures_lie_in_the_body():
-    ct, drawn = real_ct("okbp/okbp_004_ct.nii.gz"), real_ct("okbp/okbp_004_seg.nii.gz")
+@pytest.mark.real_data
+def test_on_a_real_head_the_drawn_structures_lie_in_the_body(shared_data):
+    ct, drawn = (Volume.read(shared_data / "okbp" / f"okbp_004_{kind}.nii.gz") for kind in ("ct", "seg"))
     found = body_of(ct)
     assert found[drawn.array > 0].mean() > 0.999
     assert 0.2 < found.mean() < 0.35

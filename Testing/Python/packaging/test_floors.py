@@ -18,7 +18,7 @@ FLOORS = (
     ("trainers",),
     ("result", "result_check", "result_regions"),
     ("workflow",),
-    ("cli", "cli_options", "cli_evaluate", "cli_last_layer"),
+    ("cli", "cli_options", "cli_evaluate", "cli_last_layer", "cli_roi"),
     ("__main__",),
 )
 HEAVY = (
