@@ -216,6 +216,8 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         return overlays
 
     def _noteLayers(self, parameterNode, folder, ctNode, overlays):
+        from CalibUncertaintyPanel.parameterNode import RoiOf
+
         with slicer.util.NodeModify(parameterNode):
             if ctNode is not None:
                 parameterNode.ctVolume = ctNode
@@ -227,6 +229,8 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
             parameterNode.structure = overlays.shownStructure
             parameterNode.threshold = overlays.measure(overlays.shownMeasure).threshold
             parameterNode.roiShownMm = overlays.roiLimitMm
+            if overlays.result.of_body:  # what the list of places is of
+                parameterNode.roiOf = RoiOf.BODY
 
     def segment(self, scene, ctNode, modelFolder, outputFolder=None, **options):
         """Segment a CT and add the layers of its Result to the scene; waits. See `CalibUncertaintyPanel.scripting.segment`.

@@ -44,6 +44,7 @@ class EstimateSection:
             str(foldList(parameterNode.folds)),
             parameterNode.mirroring,
             parameterNode.device.value,
+            parameterNode.listedInBody,
         )
         if choice == self._asked:
             self._show(self._sentence)

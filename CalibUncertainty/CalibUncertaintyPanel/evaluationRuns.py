@@ -118,6 +118,7 @@ def makeRequest(parameterNode, summary, runFolder):
         "device": parameterNode.device.value,
         "mode": parameterNode.pooling.value,
         "roi_mm": parameterNode.roiComputedMm,
+        "roi": "body" if parameterNode.listedInBody else "structures",
         "measures": "standard",
     }
     configurations = _configurations(parameterNode, summary)

@@ -6,7 +6,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .backgroundAnswer import BackgroundAnswer
-from .resultMaps import DISTANCE, PROBABILITY, RAW
+from .resultMaps import BODY, DISTANCE, PROBABILITY, RAW
 
 INTERVAL_MS = 30
 
@@ -63,7 +63,7 @@ class MapLoading:
         :param keys: keys of `ResultMaps`, or None among them.
         """
         maps = self.panel.overlays.maps
-        missing = [key for key in keys if not maps.isReady(key)] if maps.isLarge else []
+        missing = [key for key in keys if not maps.isReady(key) and maps.takesLong(key)]
         self._wanted.pop(purpose, None)
         if missing:
             self._wanted[purpose] = missing
@@ -116,6 +116,8 @@ class MapLoading:
 
     def _name(self, key):
         kind, structure = key
+        if kind == BODY:
+            return _("the body")
         if kind == DISTANCE:
             return _("the distance from {structure}").format(structure=structure or _("the structures"))
         if kind in (PROBABILITY, RAW):

@@ -9,7 +9,8 @@ import numpy as np
 class MaskedMap:
     """`array` where low < `distance` <= high, and 0 elsewhere; `array` everywhere where there is no distance.
 
-    `array`, `distance` - (z, y, x) float32, the distance in mm. `limits` - (low, high) in mm, see `RoiChoice.limits`.
+    `array`, `distance` - (z, y, x) float32, the distance in mm; or the uint8 places of `bodyPlaces` in its stead. `limits` - (low,
+    high) of them, see `RoiChoice.limits`.
     """
 
     array: np.ndarray

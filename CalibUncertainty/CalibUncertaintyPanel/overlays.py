@@ -56,7 +56,7 @@ class Overlays:
         overlays = cls(scene, probabilityNode, uncertaintyNode, segmentationNode, result)
         for node in overlays.nodes:
             overlays._describe(node)
-        overlays._roi = RoiChoice(overlays.roiLimitMm)
+        overlays._roi = RoiChoice(overlays.roiLimitMm, ofBody=result.of_body)
         overlays.showProbability(structure or overlays.structures[0])
         overlays.showUncertainty(measure, structure or overlays.structures[0])
         overlays.setProbabilityFloor(DEFAULT_PROBABILITY_FLOOR)

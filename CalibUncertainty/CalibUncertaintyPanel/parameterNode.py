@@ -162,14 +162,15 @@ class ThresholdBy(enum.Enum):
 
 
 class RoiOf(enum.Enum):
-    """Around which structures uncertainty is shown."""
+    """Around which structures uncertainty is shown, or in all of the body."""
 
     ALL = "all"
     CHOSEN = "chosen"
+    BODY = "body"
 
     def label(self):
         """Text in the panel."""
-        return _("All structures") if self is RoiOf.ALL else _("The chosen structure")
+        return {"all": _("All structures"), "chosen": _("The chosen structure"), "body": _("The body")}[self.value]
 
 
 class RoiSide(enum.Enum):
@@ -215,6 +216,7 @@ class CalibUncertaintyParameterNode:
 
     folds - "all" or numbers with commas between.
     listedBy - the measure that the list of places is made of; allMeasures - make every map, not only those that cost little.
+    listedInBody - it lists places anywhere in the body, of which it makes maps, not only near the structures.
     roiComputedMm - how far from the structures the run computes maps and lists regions.
     resultFolder - the folder of the Result that is shown; the three nodes below it show it.
     threshold - in the unit of the measure.
@@ -242,6 +244,7 @@ class CalibUncertaintyParameterNode:
     mirroring: bool = True
     listedBy: ListedBy = ListedBy.ENTROPY
     allMeasures: bool = False
+    listedInBody: bool = False
     roiComputedMm: Annotated[float, WithinRange(1, 100)] = 15.0
     outputFolder: pathlib.Path
 

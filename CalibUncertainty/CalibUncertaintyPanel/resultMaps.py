@@ -5,24 +5,27 @@ from slicer.i18n import tr as _
 from .mapCache import MapCache
 from .maskedMap import MaskedMap
 from .measureInfo import PER_STRUCTURE
-from .roiChoice import ALL_STRUCTURES, structureDistance
+from .roiChoice import ALL_STRUCTURES, bodyPlaces, structureDistance
 from .visibleFill import AT_ONCE_VOXELS
 
-RAW, PROBABILITY, DISTANCE = "raw", "probability", "distance"
+RAW, PROBABILITY, DISTANCE, BODY = "raw", "probability", "distance", "body"
 _DISTANCE_OF_ALL = DISTANCE, ALL_STRUCTURES
+BODY_KEY = BODY, None
 
 
 class ResultMaps:
     """Reads maps when they are asked for and keeps those that were, up to a limit.
 
     A map is known by its key, a pair: of RAW, PROBABILITY or DISTANCE with the name of a structure, or of a measure's
-    identifier with the name of a structure where it is of one only.
+    identifier with the name of a structure where it is of one only; BODY_KEY is where the body is (`bodyPlaces`).
 
     :param result: `Result`; None where its folder is gone: then there are none.
+    :ivar ct: the CT it was made from, a `Volume`, for whoever asks for the body; None otherwise.
     """
 
     def __init__(self, result):
         self.result = result
+        self.ct = None
         self._cache = MapCache()
 
     @staticmethod
@@ -48,6 +51,10 @@ class ResultMaps:
             voxels *= int(length)
         return voxels > AT_ONCE_VOXELS
 
+    def takesLong(self, key):
+        """Whether reading or making the map with this key takes so long; the body is that of the whole CT."""
+        return self.isLarge or (key == BODY_KEY and self.ct is not None and self.ct.array.size > AT_ONCE_VOXELS)
+
     def get(self, key):
         """The `Volume` with this key; it is read now where it is not in memory.
 
@@ -67,12 +74,14 @@ class ResultMaps:
         :param roi: `RoiChoice`, or None for no limit.
         """
         array = self.get(key).array
-        if roi is None or not self.hasRoi:
+        if roi is None or self.roiKey(roi) is None:
             return MaskedMap(array)
         return MaskedMap(array, self.get(self.roiKey(roi)).array, roi.limits)
 
     def roiKey(self, roi):
         """Key of the distance that a `RoiChoice` needs; None where there is no region of interest."""
+        if roi.ofBody:
+            return BODY_KEY
         return (DISTANCE, roi.structure) if self.hasRoi else None
 
     def isReady(self, key):
@@ -88,6 +97,9 @@ class ResultMaps:
             return lambda: result.raw_probability(structure)
         if kind == PROBABILITY:
             return lambda: result.probability(structure)
+        if kind == BODY:
+            ct = self.ct
+            return lambda: bodyPlaces(result, ct)
         if kind == DISTANCE:
             return lambda: structureDistance(result, structure) if structure else result.distance
         return lambda: result.uncertainty(kind, structure)
@@ -112,4 +124,5 @@ class ResultMaps:
 
     def clear(self):
         """Forget what is in memory."""
+        self.ct = None
         self._cache.clear()

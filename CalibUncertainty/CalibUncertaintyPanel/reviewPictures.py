@@ -110,9 +110,11 @@ class RegionPictures:
         threshold = provenance["threshold"]
         entry = next(item for item in provenance["maps"]["uncertainty"] if item["measure"] == threshold["measure"])
         volume = self.result.uncertainty(threshold["measure"])
-        if provenance["maps"]["distance"]["file"] is not None:
-            near = self.result.distance.array <= provenance["roi"]["distance_mm"]
-            volume = volume.with_array(np.where(near, volume.array, np.float32(-1)))
+        if self.result.of_body or provenance["maps"]["distance"]["file"] is not None:
+            from CalibUncertaintyLib.result_regions import region_of_interest
+
+            inside = region_of_interest(self.result)
+            volume = volume.with_array(np.where(inside, volume.array, np.float32(-1)))
         return self._layer(volume), float(threshold["value"]), float(entry["range"][1])
 
     def _layer(self, volume):

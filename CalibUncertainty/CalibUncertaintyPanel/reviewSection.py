@@ -232,16 +232,15 @@ class ReviewSection:
 def _explanation(provenance, regions):
     threshold, roi = provenance["threshold"], provenance["roi"]
     titles = {entry["measure"]: entry["title"] for entry in provenance["maps"]["uncertainty"]}
-    what = _("{measure} of at least {value:.3g} {unit}, within {distance:g} mm").format(
-        measure=titles.get(threshold["measure"], threshold["measure"]),
-        value=threshold["value"],
-        unit=threshold["unit"],
-        distance=roi["distance_mm"],
+    what = _("{measure} of at least {value:.3g} {unit}").format(
+        measure=titles.get(threshold["measure"], threshold["measure"]), value=threshold["value"], unit=threshold["unit"]
     )
+    where = _("within {distance:g} mm of the structures").format(distance=roi["distance_mm"])
+    where = _("anywhere in the body") if roi.get("reference") == "body" else where
     if not regions:
-        return _("No place to review: nowhere {what} of the structures.").format(what=what)
-    return _("{count} places to review: {what} of the structures, and possible misses beyond. The sliders above do not "
-             "change this list.").format(count=len(regions), what=what)  # fmt: skip
+        return _("No place to review: nowhere {what}, {where}.").format(what=what, where=where)
+    return _("{count} places to review: {what}, {where}, and possible misses beyond. The sliders above do not "
+             "change this list.").format(count=len(regions), what=what, where=where)  # fmt: skip
 
 
 def _rich(text):

@@ -35,11 +35,13 @@ def summarize(result):
     :return: `CaseSummary`.
     :raises CalibUncertaintyError: if a map is missing.
     """
+    from CalibUncertaintyLib.result_regions import region_of_interest
+
     structures = tuple(_volumes(result, label, name) for label, name in result.labels.items())
     entropy = result.uncertainty("entropy")
     values = entropy.array
-    if result.provenance["maps"]["distance"]["file"] is not None:
-        values = values[result.distance.array <= result.provenance["roi"]["distance_mm"]]
+    if result.of_body or result.provenance["maps"]["distance"]["file"] is not None:
+        values = values[region_of_interest(result)]
     mean = float(values.mean(dtype=float)) if values.size else 0.0
     return CaseSummary(structures, mean, values.size * entropy.voxel_volume_ml)
 

@@ -1,4 +1,4 @@
-"""The region of interest of the layers: how far, from which structures, on which side."""
+"""The region of interest of the layers: how far, from which structures, on which side; or the body."""
 
 import logging
 
@@ -6,8 +6,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from . import ctVolume
 from .parameterNode import RoiOf, RoiSide
-from .roiChoice import ALL_STRUCTURES, INSIDE, RoiChoice
+from .resultMaps import BODY_KEY
+from .roiChoice import ALL_STRUCTURES, BOTH, INSIDE, RoiChoice
 
 
 class RoiSection:
@@ -35,16 +37,23 @@ class RoiSection:
     def choice(self):
         """`RoiChoice` of the parameter node."""
         parameterNode = self.panel.parameterNode
+        if parameterNode.roiOf is RoiOf.BODY:  # whatever the slider says, it is the same region
+            side = parameterNode.roiSide.value if self.panel.overlays.maps.hasRoi else BOTH
+            return RoiChoice(self.panel.overlays.roiLimitMm, side=side, ofBody=True)
         structure = parameterNode.structure if parameterNode.roiOf is RoiOf.CHOSEN else ALL_STRUCTURES
         return RoiChoice(parameterNode.roiShownMm, structure, parameterNode.roiSide.value)
 
     def update(self):
         """Show what can be chosen, and apply the choice soon."""
         maps, side = self.panel.overlays.maps, self.panel.parameterNode.roiSide
-        self.ui.roiShownSlider.enabled = maps.hasRoi and side.value != INSIDE
-        self.ui.roiOfComboBox.enabled = self.ui.roiSideComboBox.enabled = maps.hasRoi
+        ofBody = self.panel.parameterNode.roiOf is RoiOf.BODY
+        self.ui.roiShownSlider.enabled = maps.hasRoi and side.value != INSIDE and not ofBody
+        self.ui.roiOfComboBox.enabled = maps.result is not None
+        self.ui.roiSideComboBox.enabled = maps.hasRoi
         if maps.result is None:
             reason = _("The Result folder of this scene is not there any more. Open it again with 'Open a result...'.")
+        elif ofBody:
+            reason = _("Anywhere in the body no distance counts")
         elif not maps.hasRoi:
             reason = _("The model found no structure in this CT: the whole map is shown.")
         elif side.value == INSIDE:
@@ -63,10 +72,14 @@ class RoiSection:
         if choice == overlays.roi:
             self._loading.ready("roi", [])
             return
+        if choice.ofBody and not overlays.maps.isReady(BODY_KEY):
+            ctNode = self.panel.shownCt()
+            overlays.maps.ct = ctVolume.libraryVolume(ctNode) if ctNode is not None else None
         if not self._loading.ready("roi", [overlays.shownChoice[0], overlays.maps.roiKey(choice)]):
             return
         try:
             overlays.setRoi(choice)
+            overlays.maps.ct = None
         except Exception as error:  # a file of the Result folder may be gone or damaged: tell, do not trace
             logging.exception("CalibUncertainty: another region of interest cannot be shown")
             self.goBack()
@@ -78,7 +91,10 @@ class RoiSection:
         overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
         shown = overlays.roi or RoiChoice(overlays.roiLimitMm)
         with slicer.util.NodeModify(parameterNode):
-            parameterNode.roiShownMm = shown.distanceMm
+            if not shown.ofBody:
+                parameterNode.roiShownMm = shown.distanceMm
             parameterNode.roiSide = RoiSide(shown.side)
-            if shown.structure != parameterNode.structure:
-                parameterNode.roiOf = RoiOf.ALL
+            if shown.ofBody:
+                parameterNode.roiOf = RoiOf.BODY
+            elif parameterNode.roiOf is RoiOf.BODY or shown.structure != parameterNode.structure:
+                parameterNode.roiOf = RoiOf.CHOSEN if shown.structure == parameterNode.structure else RoiOf.ALL

@@ -24,19 +24,21 @@ def ctGrid(volumeNode, array=None):
     return Volume(array, tuple(float(s) for s in spacing[::-1]), tuple(lps[:3, 3]), lps[:3, :3] / spacing)
 
 
-def estimateSentence(grid, modelFolder, folds, mirroring, device):
+def estimateSentence(grid, modelFolder, folds, mirroring, device, wholeMaps=False):
     """Time, memory and disk in one line.
 
     :param grid: of `ctGrid`.
     :param folds: "all" or a list.
     :param device: auto, cpu, cuda or mps.
+    :param wholeMaps: maps of all of the CT, or nearly.
     :raises CalibUncertaintyError: if the CT is too thin for the model.
     """
     from CalibUncertaintyLib.model.member_set import MemberSet
     from CalibUncertaintyLib.workflow.preflight import estimate_run
 
     members = MemberSet.choose(modelFolder, folds, flips="mean" if mirroring else "off")
-    sentence = estimate_run(members, grid, likelyDevice() if device == "auto" else device).sentence()
+    device = likelyDevice() if device == "auto" else device
+    sentence = estimate_run(members, grid, device, full_volume=wholeMaps).sentence()
     # In which axes a model may be mirrored stands in its checkpoints, which need PyTorch.
     return sentence + (_("; less where the model allows fewer mirrored copies") if mirroring else "")
 

@@ -15,6 +15,7 @@ CHOICES = (
     "roiComputedMm",
     "listedBy",
     "allMeasures",
+    "listedInBody",
 )
 
 

@@ -60,6 +60,7 @@ def makeRequest(parameterNode, modelFolder, runFolder, ctName):
         "mode": parameterNode.pooling.value,
         "mirroring": parameterNode.mirroring,
         "roi_mm": parameterNode.roiComputedMm,
+        "roi": "body" if parameterNode.listedInBody else "structures",
         "threshold": "stored",
         "measure": parameterNode.listedBy.value,
         "measures": "all" if parameterNode.allMeasures else "standard",

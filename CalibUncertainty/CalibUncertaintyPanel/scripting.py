@@ -30,6 +30,7 @@ def segment(
     roiMm=15.0,
     listedBy="entropy",
     allMeasures=False,
+    listedInBody=False,
     onEvent=None,
     command=None,
 ):
@@ -46,6 +47,7 @@ def segment(
     :param roiMm: how far from the structures maps are computed, in mm.
     :param listedBy: the measure that the places to review are made of: entropy, mi, dae or ebcu.
     :param allMeasures: make every map, not only those that cost little.
+    :param listedInBody: list places anywhere in the body, not only near the structures, with maps of all of it.
     :param onEvent: called with every `Event` of the run, and with None about every 50 ms: call
         `slicer.app.processEvents()` then where somebody is watching. What it raises ends the run.
     :param command: another program that speaks the computation's protocol, for tests.
@@ -66,6 +68,7 @@ def segment(
         roiComputedMm=float(roiMm),
         listedBy=ListedBy(listedBy),
         allMeasures=bool(allMeasures),
+        listedInBody=bool(listedInBody),
     )
     problem = ctVolume.ctProblem(ctNode)
     if problem:

@@ -11,6 +11,8 @@ from . import flaggedText
 from .backgroundAnswer import BackgroundAnswer
 from .overlays import SMALLEST_SHOWN
 from .parameterNode import ThresholdBy
+from .resultMaps import BODY_KEY
+from .roiChoice import BODY_SHARE
 
 DELAY_MS = 150  # a region of interest that is still being changed is not counted
 INTERVAL_MS = 30
@@ -111,9 +113,23 @@ class ThresholdSection:
         budget = None
         if parameterNode.thresholdBy is not ThresholdBy.VALUE:
             budget = _budgeted(counts, parameterNode.thresholdBy, self._amount())
-        return flaggedText.flagged(
-            counts, max(parameterNode.threshold, SMALLEST_SHOWN), overlays.maps.hasRoi, budget.status if budget else ""
-        )
+        line = flaggedText.flagged(
+            counts, max(parameterNode.threshold, SMALLEST_SHOWN), overlays.maps.hasRoi, budget.status if budget else "",
+            choice[1].ofBody,
+        )  # fmt: skip
+        return " ".join(filter(None, (line, *self._remarks(choice[1]))))
+
+    def _remarks(self, roi):
+        """What must be known beside: of the stored threshold, and of the part of the body that there are no maps of."""
+        overlays, parameterNode = self.panel.overlays, self.panel.parameterNode
+        info, provenance = overlays.measure(overlays.shownMeasure), overlays.result.provenance
+        isStored = info.thresholdSource == "stored" and abs(info.threshold - parameterNode.threshold) < 10.0 ** -self._decimals()
+        inBody = "body" in (provenance["calibration"].get("roi") or "")
+        yield flaggedText.fittedElsewhere(isStored, inBody, roi.ofBody)
+        if roi.ofBody:
+            part = float(overlays.maps.get(BODY_KEY).metadata[BODY_SHARE])
+            leftOut = (provenance.get("left_out") or {}).get("largest_foreground_probability")
+            yield flaggedText.bodyBeyond(part, leftOut)
 
     def _wantedChoice(self):
         parameterNode, maps = self.panel.parameterNode, self.panel.overlays.maps

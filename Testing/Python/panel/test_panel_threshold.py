@@ -164,7 +164,8 @@ def test_without_any_structure_the_whole_map_is_counted(counted):
     text = counted.wait()
     assert "no structure was found" in text
     assert not counted.ui.roiShownSlider.enabled
-    assert not counted.ui.roiOfComboBox.enabled
+    assert not counted.ui.roiSideComboBox.enabled
+    assert counted.ui.roiOfComboBox.enabled  # the body needs no structure
     assert "found no structure" in counted.ui.roiShownSlider.toolTip
     assert shown_values(counted).size == (result.uncertainty("entropy").array >= counted.parameterNode.threshold).sum()
 
