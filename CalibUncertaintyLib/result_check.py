@@ -22,6 +22,8 @@ def problem_in(content: Mapping) -> str:
     for name, checks in _OPTIONAL_PARTS.items():
         if not problem and content.get(name) is not None:
             problem = _first_problem(content[name], f"{name}.", checks)
+    if not problem and content["maps"].get("body") is not None:
+        problem = _first_problem(content["maps"]["body"], "maps.body.", {"file": (True, _file)})
     for where, checks in _LISTS.items():
         if problem:
             return problem
