@@ -291,8 +291,8 @@ def _add_calibrate(verbs, parents) -> argparse.ArgumentParser:
     )
     add_roi(
         calibrate,
-        "only voxels no farther from a structure, predicted or drawn, than this count, mm (default 15); or body: all of the patient,"
-        " for segment --roi body (slower and larger; it takes the place of what was stored for the same members: choose another"
-        " --out to keep both)",
+        "only voxels no farther from a structure, predicted or drawn, than this count, mm (default 15); or body: all of the"
+        " patient, for segment --roi body (slower and larger; it takes the place of what was stored for the same members: choose"
+        " another --out to keep both)",
     )
     return calibrate
