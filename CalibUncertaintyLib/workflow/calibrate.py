@@ -83,7 +83,7 @@ class CalibrateOptions(MemberOptions):
         if self.method != "auto":
             method_of(self.method)
         kinds = truths(self, "allow_changed_labels", "resample_labels") + paths(self, "splits", "proof")
-        refuse_first([roi_rule(self)] + kinds + lists(self, "excluded", "npz"))
+        refuse_first([roi_rule(self), *kinds, *lists(self, "excluded", "npz")])
 
 
 @out_of_memory_in_words()
