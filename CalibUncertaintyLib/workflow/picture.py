@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..result import Result
 from ..result_regions import region_of_interest
 from ..uncertainty.regions import POSSIBLE_MISS, Region
 from ..volume import Volume
+from .picture_file import refuse_other_file, save_picture
 from .picture_planes import Frame, Layer, Plane, choose_planes
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def montage(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CalibUncertaintyError("a picture needs matplotlib: pip install matplotlib") from error
+    refuse_other_file(Path(out_png))
     scene = _open_scene(
         Result.open(result_folder), ct if isinstance(ct, Volume) else Volume.read(ct), structure, measure
     )
@@ -101,7 +102,7 @@ def montage(
         top -= GAP
     _draw_titles(figure, scene, (width, height))
     _draw_legends(figure, scene, planes, (width, height))
-    return _save(figure, Path(out_png))
+    return save_picture(figure, Path(out_png), BACKGROUND)
 
 
 def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure: str | None) -> _Scene:
@@ -405,18 +406,3 @@ def _colour(index: int) -> str:
 
 def _shorten(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "\u2026"
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Write the PNG aside and rename it, so that a full disk leaves no half picture."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(aside, dpi=110, format="png", facecolor=BACKGROUND)
-        os.replace(aside, path)
-    except OSError as error:
-        if aside.is_file():
-            aside.unlink()
-        why = error.strerror or error
-        raise CalibUncertaintyError(f"the picture {path} cannot be written ({why}); choose another place") from error
-    return path

@@ -140,3 +140,19 @@ def test_a_segmentation_that_holds_no_labels_of_the_result_is_named(change, fold
     made.segmentation.with_array(changed).write(folder / "segmentation.nii.gz")
     with pytest.raises(CalibUncertaintyError, match=r"segmentation.nii.gz does not hold the Result's labels"):
         _ = Result.open(folder).segmentation
+
+
+@pytest.mark.parametrize("place", ["ct.nii.gz", "result/result.json", "result/segmentation.nii.gz", "result"])
+def test_a_picture_takes_the_place_of_pictures_only(place, folder, ct, tmp_path):
+    (tmp_path / "ct.nii.gz").write_bytes(ct.read_bytes())
+    before = (tmp_path / place).read_bytes() if (tmp_path / place).is_file() else None
+    with pytest.raises(CalibUncertaintyError, match=r"no PNG picture|is a folder") as refusal:
+        montage(folder, tmp_path / "ct.nii.gz", tmp_path / place)
+    assert str(tmp_path / place) in str(refusal.value)
+    assert before is None or (tmp_path / place).read_bytes() == before
+
+
+def test_a_picture_takes_the_place_of_an_earlier_one_and_of_an_empty_file(folder, ct, tmp_path):
+    (tmp_path / "a.png").touch()
+    for _ in range(2):
+        assert montage(folder, ct, tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
