@@ -43,17 +43,17 @@ def figures_of_case(case: CalibratedCase, heads: Heads, roi_mm: float) -> dict:
     return found
 
 
-def combined(figures: Mapping, scores: CaseScores | None, calibrated: bool, roi_mm: float) -> dict:
+def combined(figures: Mapping, scores: CaseScores | None, calibrated: bool, roi_mm: float | None) -> dict:
     """Where a run's case and structures stand, for its Result.
 
     {"status", "measure", "cases", "case", "structures"}: status "ok"; or "not_calibrated", "no_scores" (the record has none: it
-    is of fewer than 3 cases, of stored probabilities, or older) or "other_roi" (these are of another distance), with nothing else
+    is of fewer than 3 cases, of stored probabilities, or older) or "other_roi" (these are of another ROI), with nothing else
     known. case, structures: see `CombinedScore`.
 
-    figures: what `aggregate` says of the run's entropy. roi_mm: what it was summed up within.
+    figures: what `aggregate` says of the run's entropy. roi_mm: what it was summed up within; None in the body.
     """
     status = "not_calibrated" if not calibrated else "no_scores" if scores is None else "ok"
-    if status == "ok" and not math.isclose(scores.roi_mm, roi_mm):
+    if status == "ok" and (roi_mm is None or not math.isclose(scores.roi_mm, roi_mm)):
         status = "other_roi"
     if status != "ok":
         return {"status": status, "measure": MEASURE, "cases": 0, "case": None, "structures": {}}

@@ -187,9 +187,8 @@ def _place_among_calibration_cases(run: Run) -> None:
     figures = run.entropy_summed_up
     for value, of_structure in structures.items():
         figures["structures"][value]["seg_entropy_k"] = of_structure["seg_entropy_k"]
-    run.aggregates["combined"] = combined(
-        figures, calibration.case_scores, calibration.calibrated, run.options.roi_mm
-    )  # fmt: skip
+    roi_mm = None if run.options.roi == BODY else run.options.roi_mm
+    run.aggregates["combined"] = combined(figures, calibration.case_scores, calibration.calibrated, roi_mm)
 
 
 def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:

@@ -296,6 +296,7 @@ def test_a_threshold_of_another_region_of_interest_is_said_and_chances_are_not_g
     back = segment(ct, model, tmp_path / "c", calibration=str(in_body[0]), roi_mm=15.0, **common)
     assert "was fitted in the patient's body, and regions are listed within 15 mm" in warnings_of(back)[0]
     assert {region.chance for region in back.regions} == {None}
+    assert mine.provenance["aggregates"]["combined"]["status"] in ("no_scores", "other_roi")  # these are within a distance
     own = segment(ct, model, tmp_path / "d", calibration=str(in_body[0]), roi="body", threshold=0.5, **common)
     assert warnings_of(own) == []  # it is not the stored one
 
