@@ -6,7 +6,7 @@ import torch
 from engine_parts import Told, told_case
 from tiny_model import plans, write_ct, write_model
 
-from CalibUncertaintyLib.inference.boxes import MOST_BOXES, Box, hull, merged, places
+from CalibUncertaintyLib.inference.boxes import MOST_BOXES, Box, _strongest, hull, merged, places
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import Scratch
@@ -230,3 +230,28 @@ def test_ten_thousand_specks_are_few_boxes():
     found = places(mask)
     assert 1 <= len(found) <= 60
     assert sum(int(np.count_nonzero(mask[box.slices])) for box in found) >= np.count_nonzero(mask)
+
+
+def test_boxes_that_only_touch_share_no_voxel():
+    box = Box((4, 4, 4), (8, 8, 8))
+    assert not box.overlaps(Box((8, 4, 4), (12, 8, 8)))
+    assert box.overlaps(Box((7, 4, 4), (12, 8, 8)))
+    # a corner touches: the box around both would be twice as large as they are
+    apart = [box, Box((8, 8, 8), (14, 14, 14))]
+    assert merged(apart) == apart
+
+
+def test_where_boxes_are_too_many_those_that_cost_least_become_one():
+    boxes = [Box((0, 0, 40 * n), (2, 2, 40 * n + 2)) for n in range(MOST_BOXES)]
+    near = Box((0, 0, 40 * 7 + 9), (2, 2, 40 * 7 + 11))
+    expected = sorted([*boxes[:7], hull((boxes[7], near)), *boxes[8:]], key=lambda box: box.start)
+    assert merged([*boxes, near]) == expected
+
+
+def test_of_too_many_places_the_smallest_are_taken_together_and_none_is_lost():
+    # along a diagonal, the larger the nearer to its beginning
+    places_of = [tuple(slice(20 * n, 20 * n + 1 + (100 - n) // 7) for _ in range(3)) for n in range(100)]
+    found = _strongest(places_of)
+    assert len(found) == 60
+    assert found[:59] == places_of[:59]
+    assert found[59] == tuple(slice(places_of[59][0].start, places_of[99][0].stop) for _ in range(3))

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.model.record import CalibrationEntry, CalibrationRecord
 from CalibUncertaintyLib.model.record_hash import HASH_KEY, content_hash, is_as_written, with_content_hash
 
@@ -101,3 +102,13 @@ def test_a_hash_that_is_none_is_no_match_and_a_new_one_replaces_the_old(document
 def test_numbers_are_told_from_texts_and_truths(document):
     hashes = {content_hash({**document, "note": value}) for value in (1, "1", True, None, [1], 1.5)}
     assert len(hashes) == 6
+
+
+def test_a_record_that_was_changed_is_refused_unless_asked_for_as_it_is(document, tmp_path):
+    path = tmp_path / "calibration.json"
+    changed = with_content_hash(document)
+    changed["entries"][0]["temperature"] += 0.25
+    path.write_text(json.dumps(changed), encoding="utf-8")
+    with pytest.raises(CalibUncertaintyError, match=r"calibration\.json was changed after it was written"):
+        CalibrationRecord.read(path)
+    assert CalibrationRecord.read(path, as_written=False).entries[0].temperature == changed["entries"][0]["temperature"]
