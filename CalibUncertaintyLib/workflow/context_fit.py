@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..inference.scratch import Scratch
+from ..model.heads import Heads
 from ..uncertainty.context_law import ContextLaw, ContextLawFit
 from ..uncertainty.exceedance import SIGMA_MM, ebcu
-from ..uncertainty.measures import measures_of
 from ..uncertainty.pooled_law import PooledLawFit
-from .applied import AppliedCalibration
-from .candidates import Reference, calibrated, parts
+from .calibrated_case import CalibratedCase
 from .context_maps import CONTEXT, context_maps, context_names, normalised
-from .labelled import RoiVoxels
 
 
 @dataclass(frozen=True)
@@ -30,63 +29,49 @@ class CaseBox:
     roi: np.ndarray
 
 
-def case_box(voxels: RoiVoxels, calibration: AppliedCalibration, reference: Reference) -> CaseBox:
-    """A case's voxels, calibrated and back in their places; beyond them there is background, sure and far from everything."""
-    u, label, _ = entropy_and_labels(voxels, calibration, reference)
-    places = voxels.places
+def case_box(case: CalibratedCase, heads: Heads) -> CaseBox:
+    """A case's voxels back in their places; beyond them there is background, sure and far from everything."""
+    voxels, places = case.voxels, case.voxels.places
     return CaseBox(
-        places.scattered(u), places.scattered(label), places.scattered(np.asarray(places.signed), np.float32(np.inf)),
-        places.scattered(np.asarray(voxels.near_prediction)),
+        places.scattered(normalised(case.entropy, heads)), places.scattered(case.label),
+        places.scattered(np.asarray(places.signed), np.float32(np.inf)), places.scattered(np.asarray(voxels.near_prediction)),
     )  # fmt: skip
 
 
-def entropy_and_labels(
-    voxels: RoiVoxels, calibration: AppliedCalibration, reference: Reference
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(N,) normalised entropy, predicted labels, and whether they are wrong."""
-    u, label = np.empty(voxels.size, np.float32), np.empty(voxels.size, np.uint16)
-    wrong = np.empty(voxels.size, bool)
-    for part in parts(voxels):
-        p, label[part], _ = calibrated(voxels, part, calibration)
-        u[part] = normalised(measures_of(p, reference.heads.sigmoid)["entropy"], reference.heads)
-        wrong[part] = label[part] != reference.decoded(voxels.labels[part])
-    return u, label, wrong
-
-
-def fit_context(cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference) -> ContextLaw | None:
+def fit_context(cases: Sequence[CalibratedCase], heads: Heads, scratch: Scratch) -> ContextLaw | None:
     """The law of the normalised entropy of right voxels, by predicted class and distance, within the ROI that a new patient has.
 
-    None where it is not known where the voxels lie. With it comes what is usual of the pooled exceedance, over all ROI voxels.
+    None where it is not known where the voxels lie. With it comes what is usual of the pooled exceedance, over all ROI voxels;
+    its values are kept as each case's measure "ebcu". scratch: for these.
     """
-    if any(voxels.places is None for voxels in cases):
+    if any(case.voxels.places is None for case in cases):
         return None
-    fit = ContextLawFit(reference.heads.values)
-    for voxels in cases:
-        u, label, wrong = entropy_and_labels(voxels, calibration, reference)
-        near = voxels.near_prediction
-        fit.add(voxels.case.id, u[near], label[near], voxels.places.signed[near], ~wrong[near])
+    fit = ContextLawFit(heads.values)
+    for case in cases:
+        near, places = case.voxels.near_prediction, case.voxels.places
+        u = normalised(case.entropy, heads)
+        fit.add(case.voxels.case.id, u[near], case.label[near], places.signed[near], ~case.wrong[near])
     law, pooled = fit.fit(), PooledLawFit(SIGMA_MM)
-    for voxels in cases:
+    for case in cases:
+        voxels, places = case.voxels, case.voxels.places
         if voxels.size:
-            box, near = case_box(voxels, calibration, reference), voxels.near_prediction
-            values = voxels.places.gathered(ebcu(box.u, box.label, box.signed, box.roi, voxels.places.spacing, law))
-            pooled.add(voxels.case.id, values[near], voxels.places.signed[near])
+            box, near = case_box(case, heads), voxels.near_prediction
+            values = case.measures["ebcu"] = scratch.array((voxels.size,), np.float32)
+            values[:] = places.gathered(ebcu(box.u, box.label, box.signed, box.roi, places.spacing, law))
+            pooled.add(voxels.case.id, values[near], places.signed[near])
     return law.with_pooled(pooled.fit())
 
 
 def context_values(
-    voxels: RoiVoxels,
-    calibration: AppliedCalibration,
-    reference: Reference,
-    law: ContextLaw | None,
-    names: Sequence[str] = CONTEXT,
-) -> dict[str, np.ndarray]:
-    """(N,) values of these context measures that can be had, 0 outside the ROI of the prediction for those that are pooled."""
-    wanted = context_names(names, law)
-    if voxels.places is None or not voxels.size or not wanted:
-        return {}
-    box = case_box(voxels, calibration, reference)
-    return {
-        name: voxels.places.gathered(values)
-        for name, values in context_maps(wanted, box.u, box.label, box.signed, box.roi, voxels.places.spacing, law)
-    }
+    case: CalibratedCase, heads: Heads, law: ContextLaw | None, names: Sequence[str] = CONTEXT
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, (N,) float32 values) of these context measures that can be had, 0 outside the prediction's ROI for those that are
+    pooled. The case has been in `fit_context`.
+    """
+    wanted, places = context_names(names, law), case.voxels.places
+    if places is None or not case.voxels.size or not wanted:
+        return
+    box = case_box(case, heads)
+    pooled = places.scattered(case.measures["ebcu"])
+    for name, values in context_maps(wanted, box.u, box.label, box.signed, box.roi, places.spacing, law, pooled):
+        yield name, places.gathered(values)

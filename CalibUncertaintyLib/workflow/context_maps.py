@@ -36,14 +36,14 @@ def context_names(wanted: Sequence[str], law: ContextLaw | None) -> list[str]:
 
 def context_maps(
     names: Sequence[str], u: np.ndarray, label: np.ndarray, signed: np.ndarray, roi: np.ndarray, spacing: Sequence[float],
-    law: ContextLaw | None,
+    law: ContextLaw | None, pooled: np.ndarray | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:  # fmt: skip
     """(name, (z, y, x) float32 map) of each of these measures, one at a time.
 
     u: (z, y, x) calibrated normalised entropy. label: predicted labels. signed: mm to the interfaces, below 0 inside structures.
     roi: bool, near the predicted structures; `ebcu...` is 0 outside. spacing: mm. law: what is usual; None without calibration.
+    pooled: (z, y, x) `ebcu` of these by this law, where it is known already.
     """
-    pooled = None
     for name in names:
         if name in FORMS:
             yield name, distance_aware_entropy(u, signed, name, medians=law.medians if name == "dae_resid" else None)

@@ -14,11 +14,11 @@ from ..model.calibrated_range import CalibratedRange
 from ..model.folder import Fold
 from ..model.record import CalibrationEntry
 from ..progress import Progress
-from ..uncertainty.measures import measures_of
 from ..uncertainty.roi import roi_mask
 from .applied import AppliedCalibration
+from .calibrated_case import CalibratedCase, calibrated_cases
 from .candidates import Candidate, FittedCandidate, Reference, calibrated, fit_candidates, parts
-from .fit_maps import maps_of_entry
+from .fit_maps import maps_of_entry, threshold_fits
 from .labelled import RoiVoxels
 
 __all__ = ["Reference", "entry_of", "figures", "fit_entries", "parts"]
@@ -99,6 +99,10 @@ def entry_of(
     before = AppliedCalibration(candidate.mode, heads=reference.heads)
     is_temperature = candidate.method == "temperature"
     each = after.member_temperatures
+    fits = threshold_fits(reference.heads, len(cases[0].members)) if with_maps else {}
+    with calibrated_cases(cases, after, reference, fits) as (looked_at, scratch):
+        maps = maps_of_entry(looked_at, fits, reference, roi_mm, scratch) if with_maps else {"thresholds": {}}
+        maps["range"] = _range(looked_at, reference, roi_mm)
     return CalibrationEntry(
         members=members,
         mode=candidate.mode,
@@ -116,9 +120,8 @@ def entry_of(
             "before": figures(cases, before, reference, roi_mm),
             "after": figures(cases, after, reference, roi_mm),
         },
-        **({"thresholds": {}} if not with_maps else maps_of_entry(cases, after, reference, roi_mm)),
+        **maps,
         source=source,
-        range=_range(cases, after, reference, roi_mm),
         compared=list(compared),
     )
 
@@ -200,20 +203,17 @@ def _means(results: Sequence[dict]) -> dict:
     return found
 
 
-def _range(
-    cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference, roi_mm: float
-) -> dict | None:
+def _range(cases: Sequence[CalibratedCase], reference: Reference, roi_mm: float) -> dict | None:
     """What these cases look like to this calibration; None where their images are not known (stored probabilities)."""
     heads = reference.heads
     names = dict(zip(heads.values, heads.names, strict=True))
     traits = []
-    for voxels in cases:
+    for case in cases:
+        voxels = case.voxels
         if voxels.traits is None:
             return None
-        entropy, label = np.empty(voxels.size, np.float32), np.empty(voxels.size, np.uint16)
-        for part in parts(voxels):
-            p, label[part], _ = calibrated(voxels, part, calibration)
-            entropy[part] = measures_of(p, heads.sigmoid)["entropy"]
         near = roi_mask(voxels.places.distance, roi_mm) if voxels.of_body else voxels.near_prediction
-        traits.append(voxels.traits.with_run(entropy, label, near, names, voxels.voxel_ml, roi_mm))
+        traits.append(
+            voxels.traits.with_run(case.entropy, case.label, near, names, voxels.voxel_ml, roi_mm)
+        )
     return CalibratedRange.of(traits).to_json()

@@ -8,19 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..model.heads import first_argmax
-from ..uncertainty.context_law import ContextLaw
-from ..uncertainty.measures import expected_error
+from ..model.heads import Heads
 from ..uncertainty.region_calibration import RegionCalibrationFit, holds_error
 from ..uncertainty.regions import find_regions
-from .applied import AppliedCalibration
-from .candidates import Reference, calibrated, parts
-from .case_values import values_of_case
-from .labelled import RoiVoxels
+from .calibrated_case import REGION_MEASURES, CalibratedCase
 from .options import SegmentOptions
 
-# Of the measures that a reader goes through a list of
-REGION_MEASURES = ("entropy", "mi", "dae", "ebcu")
 _DEFAULTS = SegmentOptions()
 LISTED = {name: getattr(_DEFAULTS, name) for name in ("min_region_ml", "miss_probability", "merge_gap_mm")}
 """How regions are listed when their chances are learnt: as `segment` lists them by default."""
@@ -39,20 +32,23 @@ class _Grid:
 
 
 def fit_regions(
-    cases: Sequence[RoiVoxels], calibration: AppliedCalibration, reference: Reference, law: ContextLaw | None,
-    thresholds: Mapping[str, Mapping], roi_mm: float,
-) -> dict:  # fmt: skip
-    """{measure: {"threshold", "roi_mm", how they were listed, "calibration"}} as it stands in the record; {} without places."""
+    cases: Sequence[CalibratedCase], heads: Heads, thresholds: Mapping[str, Mapping], roi_mm: float
+) -> dict:
+    """{measure: {"threshold", "roi_mm", how they were listed, "calibration"}} as it stands in the record; {} without places.
+
+    cases: with the values of those of REGION_MEASURES that have a threshold.
+    """
     wanted = [name for name in REGION_MEASURES if name in thresholds]
-    if not wanted or any(voxels.places is None for voxels in cases):
+    if not wanted or any(case.voxels.places is None for case in cases):
         return {}
     fits = {name: RegionCalibrationFit() for name in wanted}
-    for voxels in cases:
-        box = _box_of(voxels, calibration, reference, law, wanted) if voxels.size else None
+    for case in cases:
+        name_of_case, box = case.voxels.case.id, _box_of(case) if case.voxels.size else None
         for name, fit in fits.items():
-            fit.add_case(voxels.case.id)
+            fit.add_case(name_of_case)
             if box is not None:
-                _add_case(fit, voxels.case.id, box, name, float(thresholds[name]["value"]), reference, roi_mm)
+                values = case.voxels.places.scattered(case.measures[name])
+                _add_case(fit, name_of_case, box, values, float(thresholds[name]["value"]), heads, roi_mm)
     fitted = {name: fit.fit() for name, fit in fits.items()}
     return {
         name: {
@@ -80,52 +76,33 @@ class _Box:
     likeliest: np.ndarray
     wrong: np.ndarray
     inside: np.ndarray | None
-    measures: dict[str, np.ndarray]
 
 
-def _box_of(
-    voxels: RoiVoxels,
-    calibration: AppliedCalibration,
-    reference: Reference,
-    law: ContextLaw | None,
-    names: Sequence[str],
-) -> _Box:
+def _box_of(case: CalibratedCase) -> _Box:
     """Near voxels and far ones, where a structure may have been missed, together; measures are known of the near ones."""
-    places = voxels.places
+    places = case.voxels.places
     shape = places.shape
     box = _Box(
         _Grid(places.spacing), np.full(shape, np.inf, np.float32), np.full(shape, np.inf, np.float32), np.zeros(shape, np.uint16),
         np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.uint16), np.zeros(shape, bool),
-        places.scattered(np.asarray(voxels.near_prediction)) if voxels.of_body else None, {},
+        places.scattered(np.asarray(case.voxels.near_prediction)) if case.voxels.of_body else None,
     )  # fmt: skip
-    for part_of_case in (voxels, voxels.far):
-        if part_of_case is not None:
-            _fill(box, part_of_case, calibration, reference)
-    for name, values in values_of_case(voxels, calibration, reference, law, names).items():
-        box.measures[name] = places.scattered(values)
+    for part in (case, case.far):
+        if part is not None:
+            at = part.voxels.places.positions
+            box.distance.reshape(-1)[at] = part.voxels.places.distance
+            box.signed.reshape(-1)[at] = part.voxels.places.signed
+            for name in ("label", "foreground", "expected", "likeliest", "wrong"):
+                getattr(box, name).reshape(-1)[at] = getattr(part, name)
     return box
 
 
-def _fill(box: _Box, voxels: RoiVoxels, calibration: AppliedCalibration, reference: Reference) -> None:
-    heads = reference.heads
-    at = voxels.places.positions
-    box.distance.reshape(-1)[at], box.signed.reshape(-1)[at] = voxels.places.distance, voxels.places.signed
-    for part in parts(voxels):
-        p, label, _ = calibrated(voxels, part, calibration)
-        here = at[part]
-        box.label.reshape(-1)[here] = label
-        box.foreground.reshape(-1)[here] = heads.foreground(p)
-        box.expected.reshape(-1)[here] = expected_error(p, heads.sigmoid)
-        box.likeliest.reshape(-1)[here] = np.asarray(heads.values, np.uint16)[first_argmax(heads.structures(p))]
-        box.wrong.reshape(-1)[here] = label != reference.decoded(voxels.labels[part])
-
-
 def _add_case(
-    fit: RegionCalibrationFit, case: str, box: _Box, name: str, threshold: float, reference: Reference, roi_mm: float
+    fit: RegionCalibrationFit, case: str, box: _Box, values: np.ndarray, threshold: float, heads: Heads, roi_mm: float
 ) -> None:
-    heads = reference.heads
+    """values: (z, y, x) of the measure that regions are made of."""
     found = find_regions(
-        box.measures[name], box.distance, box.label, box.foreground, box.expected, roi_mm, threshold, box.grid,
+        values, box.distance, box.label, box.foreground, box.expected, roi_mm, threshold, box.grid,
         dict(zip(heads.values, heads.names, strict=True)), LISTED["min_region_ml"] * 1000.0, LISTED["miss_probability"],
         box.likeliest, box.signed, LISTED["merge_gap_mm"], inside=box.inside,
     )  # fmt: skip
