@@ -10,8 +10,8 @@ import secrets
 import shutil
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ..evaluation.localisation import LocalisationCounts
 from ..plain_json import plain
 from ..progress import Progress
 from ..volume import Volume
+from .asking import AskingOnce
 from .evaluate_figures import figures_of
 from .evaluate_window import CaseWindow
 from .inputs import read_channels
@@ -82,12 +83,43 @@ def stored_case(path: Path, key: str | None = None) -> dict | None:
     return content if key is None or content.get("key") == key else None
 
 
-def evaluate_case(task: Mapping, progress: Progress | None = None) -> dict:
+def members_folder(path: Path) -> Path:
+    """Where the members' logits of a case wait for its next configuration; path: of the figures. No case has such a name."""
+    return path.with_name(f".{path.stem}.members")
+
+
+@contextmanager
+def asking_for(tasks: Sequence[Mapping]) -> Iterator[AskingOnce | None]:
+    """What tasks of one case and the same members share while they are done; None for a single one, and without room to write."""
+    folder = members_folder(Path(tasks[0]["file"]))
+    try:
+        if len(tasks) > 1:
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # said by the tasks themselves, one by one
+        tasks = tasks[:1]
+    if len(tasks) < 2:
+        yield None
+        return
+    try:
+        with AskingOnce(folder) as asking:
+            yield asking
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def evaluate_together(tasks: Sequence[Mapping]) -> list[dict]:
+    """`evaluate_case` of tasks that share case and members, one after the other; the members are asked once."""
+    with asking_for(tasks) as asking:
+        return [evaluate_case(task, None, asking) for task in tasks]
+
+
+def evaluate_case(task: Mapping, progress: Progress | None = None, asking: AskingOnce | None = None) -> dict:
     """Compute one case under one configuration and store it; returns {"status": "ok" or "failed", "reason", "log", "seconds"}.
 
     task: plain values only (see `evaluate_cohort.tasks_of`), so that another process or machine can do it. A failure is said in
     one line; what was not foreseen leaves its traceback in a log file beside where the figures would be. Only being stopped is
-    raised. Nothing half-written is left under the case's name.
+    raised. Nothing half-written is left under the case's name. asking: shared with other tasks of the same case and members; the
+    seconds that are written down are those of a task alone.
     """
     if task.get("threads"):
         import torch
@@ -99,7 +131,7 @@ def evaluate_case(task: Mapping, progress: Progress | None = None) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         for stale in (path, log):
             stale.unlink(missing_ok=True)
-        _compute(task, path, progress or Progress(), began)
+        _compute(task, path, progress or Progress(), began, asking)
     except Cancelled:
         raise
     except CalibUncertaintyError as error:
@@ -114,7 +146,8 @@ def evaluate_case(task: Mapping, progress: Progress | None = None) -> dict:
     return {"status": "ok", "reason": "", "log": None, "seconds": time.perf_counter() - began}
 
 
-def _compute(task: Mapping, path: Path, progress: Progress, began: float) -> None:
+def _compute(task: Mapping, path: Path, progress: Progress, began: float, asking: AskingOnce | None) -> None:
+    spared = asking.spared_s if asking else 0.0
     case = LabelledCase(
         task["case"]["id"],
         Path(task["case"]["ct"]),
@@ -128,7 +161,7 @@ def _compute(task: Mapping, path: Path, progress: Progress, began: float) -> Non
         channels = list(case.channels)
         result = segment(
             channels[0] if len(channels) == 1 else channels, list(task["model"]), place / "result", progress=progress,
-            **task["segment"],
+            asking=asking, **task["segment"],
         )  # fmt: skip
         from ..model.folder import ModelFolder
 
@@ -142,7 +175,8 @@ def _compute(task: Mapping, path: Path, progress: Progress, began: float) -> Non
         document = {
             "schema": SCHEMA, "schema_version": SCHEMA_VERSION, "key": task["key"], "case": case.id,
             "configuration": task["configuration"], "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "seconds": time.perf_counter() - began, "result": str(place / "result") if task["keep_results"] else None,
+            "seconds": time.perf_counter() - began + (asking.spared_s - spared if asking else 0.0),
+            "result": str(place / "result") if task["keep_results"] else None,
             **_about(result.provenance), "figures": figures,
         }  # fmt: skip
         written_whole(path, (json.dumps(plain(document), allow_nan=False) + "\n").encode())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import CalibUncertaintyError
@@ -15,7 +16,15 @@ from ..model.record import CalibrationRecord
 from ..model.record_match import computing
 from ..progress import Progress
 from .applied import AppliedCalibration, calibration_of
-from .evaluate_case import case_file, evaluate_case, key_of, stored_case
+from .evaluate_case import (
+    asking_for,
+    case_file,
+    evaluate_case,
+    evaluate_together,
+    key_of,
+    members_folder,
+    stored_case,
+)
 from .evaluate_options import Configuration, EvaluateOptions
 from .source_case import LabelledCase
 
@@ -50,7 +59,7 @@ def tasks_of(
                     "configuration": item.name, "model": list(item.model), "segment": dict(item.options), "file": str(path),
                     "key": key_of(case, described, of_figures), "roi_mm": float(options.roi_mm),
                     "roi_reference": options.place, "resample_labels": options.resample_labels,
-                    "keep_results": options.keep_results, "threads": None,
+                    "keep_results": options.keep_results, "threads": None, "asked": _asked(item),
                 }
             )  # fmt: skip
     return found
@@ -87,6 +96,12 @@ def _that_matter(options: Mapping) -> dict:
     }
 
 
+def _asked(item: Configuration) -> str:
+    """Who is asked and how, as one string: configurations with an equal one differ in nothing but what is made of the answers."""
+    asked = {key: value for key, value in item.options.items() if key not in ("mode", "calibration")}
+    return json.dumps([list(item.model), asked], sort_keys=True)
+
+
 def is_finished(task: Mapping) -> bool:
     """Whether the task's figures are there, of the same inputs and options, with the Result where that is to be kept."""
     content = stored_case(Path(task["file"]), task["key"])
@@ -103,22 +118,33 @@ def run_tasks(tasks: Sequence[Mapping], options: EvaluateOptions, progress: Prog
     done = {}
     waiting = []
     for task in tasks:
+        shutil.rmtree(members_folder(Path(task["file"])), ignore_errors=True)  # of a run that was killed
         if not options.overwrite and is_finished(task):
             done[_name(task)] = {"status": "kept", "reason": "", "log": None, "seconds": 0.0}
         else:
             waiting.append(dict(task))
     if not waiting:
         return done
+    groups = _groups(waiting)
     if options.workers == 1 and options.scheduler is None:
-        outcomes = _here(waiting, progress)
+        outcomes = _here(groups, progress)
     else:
-        outcomes = _on_dask(waiting, options, progress)
-    for count, (task, outcome) in enumerate(outcomes, start=1):
-        done[_name(task)] = outcome
-        if outcome["status"] == "failed":
-            progress.warn(f"{task['case']['id']}, {task['configuration']}: {outcome['reason']} (skipped)")
-        progress.report(count / len(waiting), f"{count} of {len(waiting)} done")
+        outcomes = _on_dask(groups, options, progress)
+    with closing(outcomes):
+        for count, (task, outcome) in enumerate(outcomes, start=1):
+            done[_name(task)] = outcome
+            if outcome["status"] == "failed":
+                progress.warn(f"{task['case']['id']}, {task['configuration']}: {outcome['reason']} (skipped)")
+            progress.report(count / len(waiting), f"{count} of {len(waiting)} done")
     return done
+
+
+def _groups(tasks: Sequence[dict]) -> list[list[dict]]:
+    """Tasks of the same case and members together: one prediction does for all of them."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for task in tasks:
+        found.setdefault((task["case"]["id"], task["asked"]), []).append(task)
+    return list(found.values())
 
 
 def _name(task: Mapping) -> tuple[str, str]:
@@ -138,20 +164,27 @@ class _OfCase(Progress):
         )
 
 
-def _here(tasks: Sequence[Mapping], progress: Progress) -> Iterator[tuple[Mapping, dict]]:
-    for index, task in enumerate(tasks):
-        title = f"{task['case']['id']}, {task['configuration']} ({index + 1} of {len(tasks)})"
-        yield task, evaluate_case(task, _OfCase(progress, index / len(tasks), (index + 1) / len(tasks), title))
+def _here(groups: Sequence[Sequence[Mapping]], progress: Progress) -> Iterator[tuple[Mapping, dict]]:
+    index, total = 0, sum(map(len, groups))
+    for group in groups:
+        with asking_for(group) as asking:
+            for task in group:
+                title = f"{task['case']['id']}, {task['configuration']} ({index + 1} of {total})"
+                heard = _OfCase(progress, index / total, (index + 1) / total, title)
+                yield task, evaluate_case(task, heard, asking)
+                index += 1
 
 
-def _on_dask(tasks: Sequence[dict], options: EvaluateOptions, progress: Progress) -> Iterator[tuple[Mapping, dict]]:
+def _on_dask(
+    groups: Sequence[Sequence[dict]], options: EvaluateOptions, progress: Progress
+) -> Iterator[tuple[Mapping, dict]]:
     with _client(options) as client:
         cores = os.cpu_count() or 1
         if options.scheduler is None:
-            for task in tasks:
+            for task in (task for group in groups for task in group):
                 task["threads"] = max(1, cores // options.workers)
         # pure=False: a rerun of the same task is a new one; nothing is retried, a rerun resumes
-        futures = {client.submit(evaluate_case, task, pure=False, retries=0): task for task in tasks}
+        futures = {client.submit(evaluate_together, group, pure=False, retries=0): group for group in groups}
         try:
             yield from _as_they_end(client, futures, progress)
         finally:
@@ -162,20 +195,21 @@ def _on_dask(tasks: Sequence[dict], options: EvaluateOptions, progress: Progress
 def _as_they_end(client, futures: Mapping, progress: Progress) -> Iterator[tuple[Mapping, dict]]:
     from distributed import wait
 
-    left = dict(futures)
+    left, total = dict(futures), sum(map(len, futures.values()))
     while left:
         ended = ()
         with suppress(TimeoutError), client.as_current():
             ended = wait(list(left), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED").done
-        progress.report(1.0 - len(left) / len(futures))  # asks whether to stop
+        progress.report(1.0 - sum(map(len, left.values())) / total)  # asks whether to stop
         for future in ended:
-            task = left.pop(future)
+            group = left.pop(future)
             try:
-                outcome = future.result()
+                outcomes = future.result()
             except Exception as error:  # the worker's end, in whatever form
-                outcome = _lost(task, error)
+                shutil.rmtree(members_folder(Path(group[0]["file"])), ignore_errors=True)
+                outcomes = [_lost(task, error) for task in group]
             future.release()
-            yield task, outcome
+            yield from zip(group, outcomes, strict=True)
 
 
 def _lost(task: Mapping, error: BaseException) -> dict:

@@ -18,7 +18,7 @@ from ..result import Result
 from ..uncertainty.context_law import ContextLaw
 from ..volume import Volume
 from .applied import AppliedCalibration, calibration_of
-from .cascade import run_previous_stage
+from .asking import Asking
 from .chosen_measures import (
     context_measure_names,
     extras_of,
@@ -42,17 +42,20 @@ def segment(
     out: str | Path,
     *,
     progress: Progress | None = None,
+    asking: Asking | None = None,
     **options,
 ) -> Result:
     """Segment a CT with calibrated probabilities and uncertainty maps; returns the finished Result folder, opened.
 
     ct: a file, a DICOM folder, or a `Volume` (HU); a list of them for a model with several input channels. model: a trained
     nnU-Net v2 folder, or several with the same structures. out: the folder to make; it appears only when it is complete.
-    options: see `SegmentOptions`. progress: told of every stage.
+    options: see `SegmentOptions`. progress: told of every stage. asking: shared by runs of the same CT and members that differ in
+    calibration; by default the members are asked anew.
     Raises CalibUncertaintyError, one line, for anything that is wrong with the input, the model or the output folder, and
     Cancelled when `progress` says so.
     """
     chosen, progress, out = SegmentOptions(**options), progress or Progress(), output_folder(out)
+    asking = asking or Asking()
     progress.begin()
     began = time.perf_counter()
     check_output(out, chosen.overwrite)
@@ -68,9 +71,7 @@ def segment(
         volumes, description = read_channels(ct, members.models[0], chosen.series)
         warnings = [] if chosen.skip_ct_check else check_channels(volumes, members.models[0], description)
     with progress.stage("load", 0.02, 0.05, "loading the model"):
-        predictor = MemberPredictor(
-            members, chosen.device, chosen.step_size, chosen.trust_checkpoint, chosen.precision, chosen.trainers
-        )
+        predictor = asking.predictor(members, chosen)
         members = predictor.chosen
         refuse_without_members(by_name, len(predictor.members))  # fewer, where checkpoints hold the same weights
         calibration = calibration_of(
@@ -86,16 +87,16 @@ def segment(
         previous = None
         if members.before is not None:
             with progress.stage("previous stage", 0.05, 0.2, "the first stage of the cascade"):
-                previous = run_previous_stage(members, volumes, chosen, progress, aside)
+                previous = asking.previous(members, volumes, chosen, progress, aside)
             for message in previous.warnings:
                 progress.warn(message)
             warnings += previous.warnings
         run = Run(volumes, members, chosen, calibration, predictor, previous, estimate, out, aside, progress)
         run.compute(scratch)
-        outside = [*run.threshold_of_another_roi(), *run.outside_of_calibration()]
-        for message in outside:
+        found = [*run.threshold_of_another_roi(), *run.outside_of_calibration(), *run.thin_structures()]
+        for message in found:
             progress.warn(message)
-        warnings += outside
+        warnings += found
         with progress.stage("write", 0.9, 0.995, "writing the maps"):
             write_result(aside, run, description, warnings, began, scratch)
     progress.finish()
