@@ -7,10 +7,17 @@ import math
 import numpy as np
 import pytest
 from test_calibrate_ways import cases, logits_of_members, trained  # noqa: F401 (fixtures: two folds, and cases with errors)
+from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.inference.members import MemberPredictor
+from CalibUncertaintyLib.inference.opinions import Opinions
+from CalibUncertaintyLib.inference.scratch import Scratch
+from CalibUncertaintyLib.model.member_set import MemberSet
 from CalibUncertaintyLib.model.record import CalibrationRecord
+from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.uncertainty.combined_score import OF_CASE, OF_STRUCTURE
+from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.calibrate import calibrate
 from CalibUncertaintyLib.workflow.segment import segment
 
@@ -141,3 +148,26 @@ def test_damaged_scores_in_a_record_are_told_before_the_computing(trained, cases
     damaged.write(tmp_path / "record.json")
     with pytest.raises(CalibUncertaintyError, match="scores of cases"):
         segment(cases[0].ct, trained, tmp_path / "out", calibration=tmp_path / "record.json", **OPTIONS)
+
+
+def test_each_region_is_compared_as_a_structure_of_its_own(tmp_path):
+    model = write_model(
+        tmp_path, plans(), labels={"background": 0, "Whole": [1, 2], "Core": 2}, regions_class_order=(1, 2)
+    )
+    ct = write_ct(tmp_path / "ct.nii.gz", shape=(18, 22, 20))
+    predictor = MemberPredictor(MemberSet.choose(model, flips="off"), "cpu")
+    case = predictor.prepare([Volume.read(ct)])
+    with Scratch(tmp_path) as scratch:
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), keep_members=True)
+        drawn = np.zeros((2, 2, *opinions.whole().shape), bool)
+        for slab in opinions.slabs(opinions.whole()):
+            for of_member, logits in zip(drawn, slab.members, strict=True):
+                of_member[(slice(None), *slab.inside)] = logits > 0
+    result = segment(ct, model, tmp_path / "out", calibration="none", flips="off")
+    assert (drawn[:, 0] & drawn[:, 1]).any()  # they overlap, which one label map could not hold
+    for region, value in enumerate(("1", "2")):
+        a, b = drawn[:, region]
+        wanted = 2 * (a & b).sum() / (a.sum() + b.sum())
+        of_region = result.provenance["aggregates"]["structures"][value]
+        assert of_region["pairwise_dice"] == pytest.approx(wanted, abs=2e-3)
+        assert of_region["vol_cv"] == pytest.approx(np.std([a.sum(), b.sum()]) / np.mean([a.sum(), b.sum()]), abs=2e-3)
