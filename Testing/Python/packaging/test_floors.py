@@ -18,7 +18,7 @@ FLOORS = (
     ("trainers",),
     ("result", "result_check", "result_regions"),
     ("workflow",),
-    ("cli", "cli_options", "cli_evaluate", "cli_last_layer", "cli_roi"),
+    ("cli", "cli_answers", "cli_evaluate", "cli_help", "cli_last_layer", "cli_members", "cli_options", "cli_roi"),
     ("__main__",),
 )
 HEAVY = (
