@@ -5,6 +5,7 @@ import pytest
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
+from CalibUncertaintyLib.uncertainty.interface_distance import signed_distance
 from CalibUncertaintyLib.uncertainty.measures import MEASURES
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.segment import segment
@@ -112,3 +113,14 @@ def test_a_single_member_is_refused_by_name_and_listed_as_such_otherwise(model, 
     assert [item["measure"] for item in _computed(everything)] == ["conf", "margin", "entropy", "exp_entropy"]
     statuses = {item["measure"]: item["status"] for item in everything.provenance["maps"]["uncertainty"]}
     assert {statuses[name] for name in ("mi", "epkl", "rmi", "var", "varratio")} == {"single_member"}
+
+
+def test_thin_structures_are_warned_of_where_distance_aware_entropy_is_written(result, model, ct, tmp_path):
+    label = result.segmentation
+    distance = np.abs(signed_distance(label.array, label.spacing_zyx))[label.array > 0]
+    assert (distance < 3.0).mean() >= 0.95  # so small is everything in the tiny model's CT
+    warned = [warning for warning in result.provenance["warnings"] if "structures are thin" in warning]
+    assert len(warned) == 1
+    assert f"{int(100 * (distance < 3.0).mean())} % of their voxels" in warned[0]
+    without = segment(ct, model, tmp_path / "without", measures=["conf"], mirroring=False)
+    assert not [warning for warning in without.provenance["warnings"] if "structures are thin" in warning]

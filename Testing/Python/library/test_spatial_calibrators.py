@@ -255,6 +255,42 @@ def test_blocks_hold_each_voxel_once_with_its_true_surroundings(monkeypatch):
     assert np.array_equal(np.sort(np.concatenate(inner)), expected)
 
 
+def blocks_kept(seed, max_bytes):
+    """For each case the first planes of the blocks that are kept, of a case of five blocks and one of two."""
+    store = volumes.VolumeStore((0, 0, 0), max_bytes=max_bytes, seed=seed)
+    for name, planes in (("large", 20), ("small", 8)):
+        truth = np.arange(planes)[:, None, None] % 2 + np.zeros((planes, 6, 6), np.int64)
+        logits = np.broadcast_to(np.arange(planes)[:, None, None], (2, planes, 6, 6)).copy()
+        logits[1] *= -1
+        store.add(name, logits.astype(np.float32), truth, np.ones((planes, 6, 6), bool))
+    return {
+        name: tuple(float(block.logits[0, 0, 0, 0]) for block in store.blocks if block.case_id == name)
+        for name in ("large", "small")
+    }
+
+
+def test_blocks_are_let_go_by_chance_and_from_the_case_that_has_most(monkeypatch):
+    monkeypatch.setattr(volumes, "BLOCK_VOXELS", (4, 6, 6))
+    everything = blocks_kept(0, 1 << 20)
+    assert everything == {"large": (0, 4, 8, 12, 16), "small": (0, 4)}
+    block = 4 * 6 * 6 * (2 * 2 + 4 + 1)  # two logits, the class and the region, of each voxel
+    kept = [blocks_kept(seed, 5 * block) for seed in range(12)]
+    assert all(len(of["large"]) == 3 and of["small"] == (0, 4) for of in kept)
+    gone = {place for of in kept for place in set(everything["large"]) - set(of["large"])}
+    assert len(gone) > 2  # not always the same end of the patient
+
+
+def test_metal_and_padding_beyond_what_hounsfield_units_tell_are_cut_off():
+    logits, labels, roi, image = volume(0)
+    image = image.copy()
+    places = np.argwhere(roi)
+    image[tuple(places[0])], image[tuple(places[1])] = 30000.0, -8000.0
+    store = volumes.VolumeStore((0, 0, 0))
+    store.add("a", logits, labels, roi, image)
+    found = np.concatenate([block.image[block.roi] for block in store.blocks]).astype(np.float64)
+    assert (found.min(), found.max()) == (-1024.0, pytest.approx(3071.0, abs=1.0))  # half precision counts in twos there
+
+
 @EACH_FIT
 def test_a_fit_can_be_cancelled(new_fit):
     fit = new_fit()
