@@ -61,7 +61,7 @@ def region_of_interest(result: Result) -> np.ndarray:
     if result.of_body:
         return result.body.array > 0
     if result.provenance["maps"]["distance"]["file"] is None:
-        return np.zeros(result.provenance["box"]["size_xyz"][::-1], bool)
+        return np.zeros(result.probability(next(iter(result.labels))).array.shape, bool)
     return roi_mask(result.distance.array, result.provenance["roi"]["distance_mm"])
 
 
