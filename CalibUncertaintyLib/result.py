@@ -280,7 +280,7 @@ class Result:
     def _refuse_other_place(self, volume: Volume, path: Path, in_box: bool) -> None:
         """A map of another size or place than result.json says was edited, or is of another Result."""
         geometry, box = self.provenance.get("geometry"), self.provenance.get("box")
-        if geometry is None or (in_box and box is None):
+        if geometry is None or box is None:  # made by hand, not opened: a folder's result.json has both
             return
         size = tuple((box if in_box else geometry)["size_xyz"])[::-1]
         if volume.array.shape != size:

@@ -19,11 +19,6 @@ def problem_in(content: Mapping) -> str:
     problem = _first_problem(content, "", _RESULT)
     for name, checks in _PARTS.items():
         problem = problem or _first_problem(content[name], f"{name}.", checks)
-    for name, checks in _OPTIONAL_PARTS.items():
-        if not problem and content.get(name) is not None:
-            problem = _first_problem(content[name], f"{name}.", checks)
-    if not problem and content["maps"].get("body") is not None:
-        problem = _first_problem(content["maps"]["body"], "maps.body.", {"file": (True, _file)})
     for where, checks in _LISTS.items():
         if problem:
             return problem
@@ -93,6 +88,19 @@ def _file(value: Any) -> str:
     return "the name of a file in the folder" if outside else ""
 
 
+def _map(value: Any) -> str:
+    return (
+        ""
+        if isinstance(value, Mapping) and not _file(value.get("file"))
+        else "an object that names a file in the folder"
+    )
+
+
+def _map_or_null(value: Any) -> str:
+    without = isinstance(value, Mapping) and "file" in value and value["file"] is None
+    return "" if without else _map(value)
+
+
 def _numbers(count: int, check: Check = _number) -> Check:
     def of_list(value: Any) -> str:
         right = isinstance(value, list) and len(value) == count and not any(map(check, value))
@@ -106,28 +114,34 @@ def _or_null(check: Check) -> Check:
 
 
 _LARGEST = math.ldexp(1.0, 127)  # what single precision holds, and no NaN
+_OBJECTS = ("box", "calibration", "geometry", "maps", "model", "roi", "segmentation", "threshold")
 _RESULT = {
-    **{name: (True, _object) for name in ("calibration", "maps", "model", "roi", "segmentation", "threshold")},
+    **{name: (True, _object) for name in _OBJECTS},
     "regions": (True, _list),
     "members": (True, _filled),
     "miss_probability": (False, _zero_or_above),
     "warnings": (False, _list),
 }
 _PARTS = {
+    "box": {"start_xyz": (True, _numbers(3, _whole)), "size_xyz": (True, _numbers(3, _whole))},
+    "geometry": {
+        "size_xyz": (True, _numbers(3, _whole)),
+        "spacing_xyz_mm": (True, _numbers(3)),
+        "origin_lps_mm": (True, _numbers(3)),
+        "direction_lps": (True, _numbers(9)),
+    },
     "calibration": {"calibrated": (True, _truth), "summary": (True, _text)},
-    "maps": {"probability": (True, _filled), "uncertainty": (True, _filled), "distance": (True, _object)},
+    "maps": {
+        "probability": (True, _filled),
+        "uncertainty": (True, _filled),
+        "distance": (True, _map_or_null),
+        "body": (False, _map),
+    },
     "model": {"name": (True, _text), "configuration": (True, _text), "labels": (True, _filled)},
     "roi": {"distance_mm": (True, _zero_or_above)},
     "segmentation": {"file": (True, _file)},
     "threshold": {"measure": (True, _text), "value": (True, _zero_or_above), "unit": (True, _text)},
 }
-_OPTIONAL_PARTS = {
-    "geometry": {
-        "size_xyz": (True, _numbers(3, _whole)), "spacing_xyz_mm": (True, _numbers(3)), "origin_lps_mm": (True, _numbers(3)),
-        "direction_lps": (True, _numbers(9)),
-    },
-    "box": {"start_xyz": (True, _numbers(3, _whole)), "size_xyz": (True, _numbers(3, _whole))},
-}  # fmt: skip
 _POSITION = (True, _numbers(3))
 _LISTS = {
     "model.labels": {"index": (True, _whole), "name": (True, _text)},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..result_regions import region_of_interest
 from ..uncertainty.regions import POSSIBLE_MISS, Region
 from ..volume import Volume
 from .picture_file import refuse_other_file, save_picture
-from .picture_planes import Frame, Layer, Plane, choose_planes
+from .picture_planes import Frame, Layer, Plane, choose_planes, same_place, view_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,7 +110,7 @@ def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure
             f"the CT has {ct.array.shape[::-1]} voxels and the Result {result.segmentation.array.shape[::-1]}; give the CT that"
             f" was segmented"
         )
-    if not _same_place(ct, result.segmentation):
+    if not same_place(ct, result.segmentation):
         raise CalibUncertaintyError(
             "the CT lies elsewhere in the patient than the Result; give the CT that was segmented"
         )
@@ -138,24 +137,8 @@ def _open_scene(result: Result, ct: Volume, structure: int | str | None, measure
     layer = Layer.of(frame, uncertainty.with_array(shown))
     return _Scene(
         result, frame, frame.turn(ct.array), frame.turn(result.segmentation.array), Layer.of(frame, probability), title,
-        layer, entries[name], value, _view(frame, layer),
+        layer, entries[name], value, view_of(frame, layer),
     )  # fmt: skip
-
-
-def _same_place(a: Volume, b: Volume) -> bool:
-    """Whether two grids of one shape cover the same voxels, to a tenth of the smallest spacing (NIfTI rounds to float32)."""
-    corners = np.array([(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]) * (np.array(a.array.shape) - 1)
-    return bool(np.abs(a.lps_from_index(corners) - b.lps_from_index(corners)).max() < 0.1 * min(a.spacing_zyx))
-
-
-def _view(frame: Frame, box: Layer, margin_mm: float = 20.0, least_mm: float = 160.0) -> tuple[slice, slice, slice]:
-    """The part of every slice that is shown: the box of the maps with a margin, not less than 160 mm, inside the CT."""
-    view = []
-    for start, count, whole, spacing in zip(box.start, box.array.shape, frame.shape, frame.spacing, strict=True):
-        half = max(count * spacing / 2 + margin_mm, least_mm / 2) / spacing
-        centre = start + count / 2
-        view.append(slice(max(0, math.floor(centre - half)), min(whole, math.ceil(centre + half))))
-    return tuple(view)
 
 
 def _planes_of(scene: _Scene) -> list[Plane]:

@@ -6,6 +6,7 @@ the edges say where they point.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,3 +174,19 @@ def choose_planes(
         depth = present.sum(axis=(0, 2)).astype(float)
     coronal = int(np.argmax(depth)) if depth.any() else frame.shape[1] // 2
     return [*planes, Plane(1, coronal)]
+
+
+def same_place(a: Volume, b: Volume) -> bool:
+    """Whether two grids of one shape cover the same voxels, to a tenth of the smallest spacing (NIfTI rounds to float32)."""
+    corners = np.array([(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]) * (np.array(a.array.shape) - 1)
+    return bool(np.abs(a.lps_from_index(corners) - b.lps_from_index(corners)).max() < 0.1 * min(a.spacing_zyx))
+
+
+def view_of(frame: Frame, box: Layer, margin_mm: float = 20.0, least_mm: float = 160.0) -> tuple[slice, slice, slice]:
+    """The part of every slice that is shown: the box of the maps with a margin, not less than 160 mm, inside the CT."""
+    view = []
+    for start, count, whole, spacing in zip(box.start, box.array.shape, frame.shape, frame.spacing, strict=True):
+        half = max(count * spacing / 2 + margin_mm, least_mm / 2) / spacing
+        centre = start + count / 2
+        view.append(slice(max(0, math.floor(centre - half)), min(whole, math.ceil(centre + half))))
+    return tuple(view)

@@ -46,6 +46,11 @@ def write_result(folder, ct, inside, calibrated=False, box=None):
     measure = MEASURES["entropy"]
     content = {
         "schema": "calib-uncertainty/result", "schema_version": 1, "status": "complete",
+        "geometry": {
+            "size_xyz": list(ct.array.shape[::-1]), "spacing_xyz_mm": list(ct.spacing_zyx[::-1]),
+            "origin_lps_mm": list(ct.origin_lps), "direction_lps": ct.direction_lps.ravel().tolist(),
+        },
+        "box": {"start_xyz": [int(n) for n in start[::-1]], "size_xyz": [int(n) for n in shape[::-1]]},
         "model": {"name": "Dataset900_Test", "configuration": "3d_fullres", "labels": [
             {"index": index, "name": name} for index, name in LABELS.items()]},
         "members": [{"index": 0, "fold": 0}],

@@ -88,6 +88,9 @@ def test_no_field_that_is_changed_ends_in_anything_but_one_line(made):
     ("change", "named"),
     [
         (lambda c: c.pop("roi"), "roi is missing"),
+        (lambda c: c.pop("box"), "box is missing"),
+        (lambda c: c["maps"]["distance"].pop("file"), "maps.distance must be an object that names a file"),
+        (lambda c: c["maps"].update(body={"file": "../x"}), "maps.body must be an object that names a file"),
         (lambda c: c.update(regions="x"), "regions must be a list"),
         (lambda c: c["threshold"].update(value=float("nan")), "threshold.value must be"),
         (lambda c: c["model"].update(labels=[]), "model.labels must be a list that is not empty"),
