@@ -89,7 +89,10 @@ class ReviewTable:
         self._revealed = set()
         self._onSelected = onSelected
         self._left = None  # a half lies between two rows
-        self._detailsWidth = 0
+        self._othersWidth = 0  # of all columns but the structure's, with details
+        self._fitTimer = qt.QTimer(table)  # a header that is just being laid out must not be changed
+        self._fitTimer.setSingleShot(True)
+        self._fitTimer.connect("timeout()", self._fitDetails)
         self._sorted = (READING_ORDER, False)  # column, whether against its first direction
         table.setColumnCount(len(COLUMNS))
         for column, about in enumerate(COLUMNS):
@@ -254,23 +257,21 @@ class ReviewTable:
             if column != STRUCTURE:
                 self.table.resizeColumnToContents(column)
         header = self.table.horizontalHeader()
-        self._detailsWidth = sum(header.sectionSize(column) for column in DETAILS)
-        self._onSectionResized(STRUCTURE, 0, header.sectionSize(STRUCTURE))
+        self._othersWidth = sum(header.sectionSize(column) for column in range(len(COLUMNS)) if column != STRUCTURE)
+        self._fitDetails()
 
     def _onSectionResized(self, column, before, width):
-        """The panel is wider or narrower than it was."""
-        if column != STRUCTURE or not self._detailsWidth:
-            return
+        if column == STRUCTURE and self._othersWidth:  # the panel is wider or narrower than it was
+            self._fitTimer.start(0)
+
+    def _fitDetails(self):
         least = self.table.fontMetrics().horizontalAdvance(READABLE) + 2 * ROW_MARGIN
-        hidden = self.table.isColumnHidden(DETAILS[0])
-        if not hidden and width < least:
-            self._hideDetails(True)
-        elif hidden and width - self._detailsWidth >= least:
-            self._hideDetails(False)
+        self._hideDetails(self.table.viewport().width - self._othersWidth < least)
 
     def _hideDetails(self, hidden):
         for column in DETAILS:
-            self.table.setColumnHidden(column, hidden)
+            if self.table.isColumnHidden(column) != hidden:
+                self.table.setColumnHidden(column, hidden)
 
 
 def _inOrder(regions, decisions, column, turned):

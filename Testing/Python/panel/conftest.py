@@ -197,3 +197,21 @@ def window():
     import slicer
 
     return slicer.util.mainWindow()
+
+
+@pytest.fixture
+def listed_cases(panel, tmp_path):
+    path = tmp_path / "Prüffälle 1.csv"
+    path.write_text("id,ct,labels\na,a.nii.gz,a_labels.nii.gz\n", encoding="utf-8")
+    panel.ui.testCasesPathLineEdit.currentPath = str(path)
+    return path
+
+
+@pytest.fixture
+def evaluated(panel, slicer_application):
+    """Function that lets the application work until the evaluation has ended."""
+
+    def wait(seconds=30):
+        slicer_application.waitUntil(lambda: not panel.evaluate.running, seconds=seconds, what="the evaluation")
+
+    return wait

@@ -38,3 +38,12 @@ def press(keys):
     found = [s for s in slicer.util.mainWindow().findChildren(qt.QShortcut) if s.key.toString() == keys]
     assert len(found) == 1, f"{len(found)} shortcuts of {keys}"
     found[0].activated.emit()
+
+
+def least_width(panel):
+    """Pixels that the panel needs at least."""
+    import qt
+
+    for layout in panel.widget.findChildren(qt.QLayout):
+        layout.invalidate()  # a panel that is not on a screen is told nothing of widgets that were hidden
+    return panel.widget.minimumSizeHint().width()

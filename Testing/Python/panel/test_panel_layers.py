@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from review_parts import least_width
 
 
 def composites():
@@ -247,3 +248,32 @@ def test_a_slice_view_that_appears_later_gets_the_layers(finished, slicer_applic
         assert composite.GetNthLayerVolumeID(3) == finished.overlays.uncertaintyNode.GetID()
     finally:
         slicer.mrmlScene.RemoveNode(composite)  # a singleton: closing the scene would leave it to the tests that follow
+
+
+def test_a_panel_of_400_pixels_shows_everything(finished):
+    import ctk
+
+    for section in finished.widget.findChildren(ctk.ctkCollapsibleButton):
+        section.collapsed = False
+    for kind in type(finished.parameterNode.evaluationKind):
+        finished.parameterNode.evaluationKind = kind
+        assert least_width(finished) <= 400
+
+
+def test_in_a_narrow_table_details_give_way_to_the_names_of_structures_and_come_back(finished, slicer_application):
+    import qt
+    from CalibUncertaintyPanel.reviewFilter import ReviewFilter
+    from CalibUncertaintyPanel.reviewTable import ReviewTable
+
+    table = qt.QTableWidget()
+    shown = ReviewTable(table, lambda: None)
+    shown.fill(finished.overlays.result.regions, finished.review.decisions, ReviewFilter())
+    table.show()
+    for width, hidden in ((360, True), (600, False), (360, True)):
+        table.resize(width, 200)
+        for _ in range(3):
+            slicer_application.processEvents()
+        assert [table.isColumnHidden(column) for column in (7, 8)] == [hidden, hidden]
+        assert table.columnWidth(2) >= table.fontMetrics().horizontalAdvance("Lymph nodes")
+        assert sum(table.columnWidth(column) for column in range(table.columnCount)) <= width
+    table.close()
