@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 WORD = "FIGURES "
 CTS = {  # (z, y, x) voxels, mm
     "thin": ((64, 256, 200), (2.5, 0.9, 0.9)),  # twelve tiles
-    "slim": ((56, 256, 256), (2.5, 0.9, 0.9)),  # one row of tiles
+    "slim": ((56, 256, 200), (2.5, 0.9, 0.9)),  # one row of tiles
     "usual": ((160, 256, 256), (2.5, 0.9, 0.9)),
     "whole-body": ((600, 512, 512), (1.5, 0.98, 0.98)),
     "dwarf": ((40, 96, 96), (2.5, 2.4, 2.4)),  # to try the program itself
@@ -69,9 +69,9 @@ class Setup:
 
 
 def quick() -> list[Setup]:
-    """A thin CT for time, equality and what ten members need; one of usual size, one member, for memory beside stock."""
+    """A thin CT for time and, of one member, equality; one of usual size for memory beside stock; and what ten members need."""
     return [
-        Setup("thin", "medium", 6, ((5, "stock"), (5, "bf16")), fair=(5,), average=(5,), role="time"),
+        Setup("thin", "medium", 6, ((1, "stock"), (5, "stock"), (5, "bf16")), fair=(1,), average=(5,), role="time"),
         Setup("usual", "tiny", 25, ((1, "stock"),), role="memory"),
         Setup("slim", "tiny", 25, ((1, "stock"), (10, "stock")), stock=False, role="growth"),
     ]
@@ -159,8 +159,9 @@ class Bench:
 
     @property
     def material(self) -> Path:
-        """Where CTs and models lie: another folder whenever what makes them has changed."""
-        return self.work / f"material_{hashlib.sha256((HERE / 'material.py').read_bytes()).hexdigest()[:8]}"
+        """Where CTs and models lie: another folder whenever what makes them, or the CTs' sizes, have changed."""
+        made_of = (HERE / "material.py").read_bytes() + repr(CTS).encode()
+        return self.work / f"material_{hashlib.sha256(made_of).hexdigest()[:8]}"
 
     def ct(self, setup: Setup) -> Path:
         return self.material / "ct" / setup.ct / "case_0000.nii.gz"
