@@ -151,7 +151,12 @@ def test_cancelling_the_dialog_writes_nothing(opened, slicer_application):
 
 
 def test_without_the_ct_there_is_a_report_without_pictures(opened, saved):
-    opened.ui.ctSelector.setCurrentNode(None)
+    import slicer
+
+    ct = opened.ui.ctSelector.currentNode()
+    opened.ui.ctSelector.setCurrentNode(None)  # the layers know theirs
+    assert Page(saved().read_text(encoding="utf-8")).images
+    slicer.mrmlScene.RemoveNode(ct)
     page = Page(saved().read_text(encoding="utf-8"))
     assert page.images == []
     assert "no pictures" in page.text
