@@ -124,7 +124,7 @@ def figures(seed):
 
 def test_scores_of_a_cohort_come_back_from_json_as_they_were():
     cases = {f"case {seed}": figures(seed) for seed in range(5)}
-    cases["case 3"]["structures"]["2"] = {"status": "not_predicted", "mean": None, "pairwise_dice": 1.0, "vol_cv": None}
+    cases["case 3"]["structures"]["2"] = {"status": "not_predicted", "boundary": None, "pairwise_dice": 1.0, "vol_cv": None}
     scores = CaseScores.of(cases, [1, 2], 15.0)
     document = json.loads(json.dumps(scores.to_json(), allow_nan=False))
     again = CaseScores.from_json(document)
@@ -142,7 +142,7 @@ def test_scores_of_a_cohort_come_back_from_json_as_they_were():
         "n": 5,
         "sign": 1,
     }
-    assert document["structures"]["2"]["values"]["mean"][3] is None
+    assert document["structures"]["2"]["values"]["boundary"][3] is None
 
 
 def test_a_structure_that_is_not_predicted_has_no_score_though_all_agree_that_it_is_not_there():
