@@ -7,6 +7,14 @@ AGREEMENT = {"pairwise_dice": 0.876, "vol_cv": 0.034}
 NODE = {"name": "Node", "status": "not_predicted", "mean": None, "max": None, "boundary": None, "pairwise_dice": None}
 
 
+@pytest.fixture(autouse=True)
+def unfolded(panel):
+    """The section as somebody looks at it; the panel stays from test to test, and other tests fold it up."""
+    panel.ui.summaryCollapsibleButton.collapsed = False
+    yield
+    panel.ui.summaryCollapsibleButton.collapsed = True
+
+
 def texts(table):
     return [[table.item(row, column).text() for column in range(table.columnCount)] for row in range(table.rowCount)]
 
