@@ -62,6 +62,7 @@ def evaluate(
     pooling="pool_logit",
     mirroring=True,
     roiMm=15.0,
+    listedInBody=False,
     compareUncalibrated=True,
     onEvent=None,
     command=None,
@@ -70,6 +71,7 @@ def evaluate(
 
     :param cases: CSV or JSON list with id, ct and labels.
     :param outputFolder: for evaluation.json, tables and report.html; that of an earlier evaluation is gone on with.
+    :param listedInBody: look anywhere in the body, not only near the structures.
     :param compareUncalibrated: against the same members without calibration.
     :param onEvent: see `scripting.segment`.
     :return: content of evaluation.json; `evaluationFigures` makes rows of it.
@@ -87,6 +89,7 @@ def evaluate(
         pooling=Pooling(pooling),
         mirroring=bool(mirroring),
         roiComputedMm=float(roiMm),
+        listedInBody=bool(listedInBody),
     )
     model = scripting.checkedModel(modelFolder)
     job = evaluationRuns.startEvaluation(choices, SimpleNamespace(folder=model.path, name=model.name), command)

@@ -125,7 +125,7 @@ def test_a_disk_without_room_is_said_with_numbers_and_case(folds, model, case, t
     (MemoryError(), "not enough memory"), (OSError(28, "No space left on device"), "is full; set TMPDIR"),
 ])
 def test_a_lack_of_room_while_computing_is_one_line(error, said, model, case, tmp_path, monkeypatch):
-    def fail(*_arguments):
+    def fail(*_arguments, **_options):
         raise error
 
     monkeypatch.setattr(calibrate_module, "collect", fail)
@@ -133,7 +133,7 @@ def test_a_lack_of_room_while_computing_is_one_line(error, said, model, case, tm
 
 
 def test_an_error_of_another_file_is_not_put_down_to_the_temporary_folder(model, case, tmp_path, monkeypatch):
-    def fail(*_arguments):
+    def fail(*_arguments, **_options):
         raise PermissionError(13, "Permission denied", "elsewhere")
 
     monkeypatch.setattr(calibrate_module, "collect", fail)

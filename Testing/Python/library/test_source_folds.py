@@ -127,7 +127,7 @@ def test_progress_runs_through_all_folds_and_names_fold_and_case(model, raw, tmp
     heard, members = Shown(), members_of(model)
     with Scratch(tmp_path) as kept:
         collect_out_of_fold(out_of_fold_cases(raw, members), members, predictor_of, 3.0, tmp_path, heard, kept)
-    named = [message for _, message in heard.said if "of 3)" in message]
+    named = list(dict.fromkeys(message.split(": ")[0] for _, message in heard.said if "of 3)" in message))
     assert named == ["fold 0, case a (1 of 3)", "fold 1, case b (2 of 3)", "fold 1, case c (3 of 3)"]
     assert [part for part, _ in heard.said] == sorted(part for part, _ in heard.said)
     assert heard.fraction == pytest.approx(0.9)
