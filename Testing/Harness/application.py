@@ -211,8 +211,11 @@ class Application:
             self._entered = None
 
     def clear(self) -> None:
-        """Close the scene as File/Close Scene does, and forget messages and answers."""
+        """Close the scene as File/Close Scene does, and forget messages and answers, and where one was typing."""
         self.dialogs.clear()
+        focused = self.qt.focusWidget()
+        if focused is not None:
+            focused.clearFocus()
         self.core.scene.Clear(0)
         self.processEvents()
 
