@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-LETTING_GO = 40  # times: reading a file, sleeping, a large operation of numpy
+LETTING_GO = 200  # times: reading a file, sleeping, a large operation of numpy
 
 
 def _thread(done):
@@ -31,7 +31,8 @@ def test_a_thread_gets_on_only_when_python_code_of_the_main_thread_runs(slicer_a
         python_lock.wait(0.006)
         passes += 1
     thread.join()
-    assert passes > LETTING_GO / 2  # a handful would do if it ran while the application waits
+    # one or two would do if it ran while the application waits; on a busy machine it gets several turns in one go
+    assert passes > LETTING_GO / 20
 
 
 def test_a_thread_that_the_main_thread_waits_for_gets_on(slicer_application):
