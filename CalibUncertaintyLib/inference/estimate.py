@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from .network_cost import NetworkCost, network_cost
+from .spline_resampling import can_resize
 
 # Python with torch and nnU-Net imported: 478 to 491 MB resident.
 BASE_MB = 490.0
@@ -19,8 +20,12 @@ BASE_MB = 490.0
 ACTIVATION_FACTOR, ACTIVATION_MB = 1.15, 40.0
 # On a GPU the same, and room for cuDNN's workspaces. A guess.
 GPU_WORKSPACE_MB = 500.0
-# nnU-Net's preprocessing at its worst moment, bytes for (a voxel of the CT, a voxel of the network's grid), eight CTs, within 15 %.
+# Preprocessing at its worst moment, bytes for (a voxel of the CT, a voxel of the network's grid, a voxel of the CT's planes once they
+# are resampled, where there will be more or fewer of them, too): 0.7 to 1.7 of what seven small CTs took. Where nnU-Net's own
+# resampling runs, the first two of another row, eight CTs, within 15 %.
+RESIZE_BYTES = (10, 4, 8)
 PREPROCESS_BYTES = {"same": (10, 4), "in plane": (14, 14), "whole": (34, 18), "thick": (34, 42)}
+STOCK_RESAMPLING, STOCK_PREPROCESSOR = "resample_data_or_seg_to_shape", "DefaultPreprocessor"
 # Of those, what each further channel adds.
 CHANNEL_BYTES = (12, 4)
 # Bytes for a voxel of the box around everything while maps are written and read back. One run over 39 million voxels of noise.
@@ -42,9 +47,9 @@ SPEED = {
     ("cpu", "stock"): (20e9, 1.7e-8), ("cpu", "bf16"): (75e9, 0.6e-8),
     ("cuda", "stock"): (8e12, 4e-11), ("mps", "stock"): (1e12, 4e-10),
 }  # fmt: skip
-# Seconds for a voxel, a few runs within a factor of two: of the CT and of the grid in preprocessing (spline of third order), of
+# Seconds for a voxel, a few runs within a factor of two: of the CT and of the grid in preprocessing (matrix products), of
 # every tile and head in adding up, of the box in making maps and seeking regions, of the box and map in writing.
-PREPROCESS_SECONDS, ADDING_SECONDS, MAPS_SECONDS, WRITING_SECONDS = (0.4e-6, 0.6e-6), 1.5e-8, 0.4e-6, 5e-8
+PREPROCESS_SECONDS, ADDING_SECONDS, MAPS_SECONDS, WRITING_SECONDS = (0.04e-6, 0.02e-6), 1.5e-8, 0.4e-6, 1e-8
 
 
 @dataclass(frozen=True)
@@ -268,13 +273,31 @@ def preprocess_bytes(part: Part, images: int = 1) -> float:
         kind = "same"
     elif thick:
         kind = "in plane" if grid[axis] == part.shape[axis] else "thick"
-    of_ct, of_grid = PREPROCESS_BYTES[kind]
+    between = 0.0
+    if _is_resized_here(part):
+        of_ct, of_grid, of_planes = RESIZE_BYTES
+        if kind == "whole" and grid[0] != part.shape[0]:
+            between = of_planes * part.shape[0] * math.prod(grid[1:])
+    else:
+        of_ct, of_grid = PREPROCESS_BYTES[kind]
     further = max(0, images - 1)
     labels = max(0, part.channels - images)  # a cascade's one-hot channels are made at the end, and joined by a copy
     return (
-        (of_ct + further * CHANNEL_BYTES[0]) * voxels
+        between
+        + (of_ct + further * CHANNEL_BYTES[0]) * voxels
         + (of_grid + further * CHANNEL_BYTES[1] + 8 * labels) * math.prod(grid)
     )  # fmt: skip
+
+
+def _is_resized_here(part: Part) -> bool:
+    """Whether `spline_resampling` does it, not nnU-Net's own function; see `prepare`."""
+    named = (
+        part.settings.get("resampling_fn_data", STOCK_RESAMPLING),
+        part.settings.get("preprocessor_name", STOCK_PREPROCESSOR),
+    )
+    return named == (STOCK_RESAMPLING, STOCK_PREPROCESSOR) and can_resize(
+        part.settings.get("resampling_fn_data_kwargs", {})
+    )
 
 
 def _band(part: Part, heads: int) -> int:
