@@ -20,8 +20,8 @@ BASE_MB = 490.0
 ACTIVATION_FACTOR, ACTIVATION_MB = 1.15, 40.0
 # On a GPU the same, and room for cuDNN's workspaces. A guess.
 GPU_WORKSPACE_MB = 500.0
-# Preprocessing at its worst moment, bytes for (a voxel of the CT, a voxel of the network's grid, a voxel of the CT's planes once they
-# are resampled, where there will be more or fewer of them, too): 0.7 to 1.7 of what seven small CTs took. Where nnU-Net's own
+# Preprocessing at its worst moment, bytes for (a voxel of the CT, a voxel of the network's grid, a voxel of the CT's planes once
+# resampled, where their number changes, too): 0.7 to 1.7 of what seven small CTs took. Where nnU-Net's own
 # resampling runs, the first two of another row, eight CTs, within 15 %.
 RESIZE_BYTES = (10, 4, 8)
 PREPROCESS_BYTES = {"same": (10, 4), "in plane": (14, 14), "whole": (34, 18), "thick": (34, 42)}
