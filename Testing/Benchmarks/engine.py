@@ -86,6 +86,7 @@ def usual(full: bool) -> list[Setup]:
         Setup("usual", "medium", 6, both, fair=(1, 5), average=(1, 5), every_stock_run=full, role="time"),
         Setup("usual", "medium", 25, both, fair=(1, 5), average=(1, 5), every_stock_run=full),
         Setup("usual", "tiny", 25, (*both, (10, "stock")), fair=(1, 5), average=(1, 5), role="memory"),
+        Setup("thin", "medium", 6, exact[:1], fair=(1,), average=(1,), flips=True),
         Setup("usual", "medium", 6, alone, fair=many, average=(1, 5), flips=True),
         Setup("usual", "medium", 25, alone, fair=many, average=(1, 5), flips=True),
         Setup("usual", "tiny", 6, exact, fair=(1,), average=(1,), localised=False),
