@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
-# A check gets a value and says what it should have been; an empty answer means that it is right.
-Check = Callable[[Any], str]
+from .field_checks import Check, first_problem, list_, object_, text, truth
 
 
 def problem_in(content: Mapping) -> str:
@@ -16,9 +15,9 @@ def problem_in(content: Mapping) -> str:
 
     Fields that only some versions wrote may be missing, and ones that are not read are not looked at.
     """
-    problem = _first_problem(content, "", _RESULT)
+    problem = first_problem(content, "", _RESULT)
     for name, checks in _PARTS.items():
-        problem = problem or _first_problem(content[name], f"{name}.", checks)
+        problem = problem or first_problem(content[name], f"{name}.", checks)
     for where, checks in _LISTS.items():
         if problem:
             return problem
@@ -26,22 +25,8 @@ def problem_in(content: Mapping) -> str:
         for key in where.split("."):
             of_part = of_part[key]
         for index, item in enumerate(of_part):
-            problem = problem or _first_problem(item, f"{where}[{index}].", checks)
+            problem = problem or first_problem(item, f"{where}[{index}].", checks)
     return problem
-
-
-def _first_problem(value: Any, prefix: str, checks: Mapping[str, tuple[bool, Check]]) -> str:
-    if not isinstance(value, Mapping):
-        return f"{prefix.rstrip('.')} must be an object"
-    for name, (required, check) in checks.items():
-        if name not in value:
-            if required:
-                return f"{prefix}{name} is missing"
-            continue
-        expected = check(value[name])
-        if expected:
-            return f"{prefix}{name} must be {expected}"
-    return ""
 
 
 def _is_number(value: Any) -> bool:
@@ -58,22 +43,6 @@ def _zero_or_above(value: Any) -> str:
 
 def _whole(value: Any) -> str:
     return "" if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else "a whole number, 0 or above"
-
-
-def _text(value: Any) -> str:
-    return "" if isinstance(value, str) else "text"
-
-
-def _truth(value: Any) -> str:
-    return "" if isinstance(value, bool) else "true or false"
-
-
-def _object(value: Any) -> str:
-    return "" if isinstance(value, Mapping) else "an object"
-
-
-def _list(value: Any) -> str:
-    return "" if isinstance(value, list) else "a list"
 
 
 def _filled(value: Any) -> str:
@@ -116,11 +85,11 @@ def _or_null(check: Check) -> Check:
 _LARGEST = math.ldexp(1.0, 127)  # what single precision holds, and no NaN
 _OBJECTS = ("box", "calibration", "geometry", "maps", "model", "roi", "segmentation", "threshold")
 _RESULT = {
-    **{name: (True, _object) for name in _OBJECTS},
-    "regions": (True, _list),
+    **{name: (True, object_) for name in _OBJECTS},
+    "regions": (True, list_),
     "members": (True, _filled),
     "miss_probability": (False, _zero_or_above),
-    "warnings": (False, _list),
+    "warnings": (False, list_),
 }
 _PARTS = {
     "box": {"start_xyz": (True, _numbers(3, _whole)), "size_xyz": (True, _numbers(3, _whole))},
@@ -130,31 +99,31 @@ _PARTS = {
         "origin_lps_mm": (True, _numbers(3)),
         "direction_lps": (True, _numbers(9)),
     },
-    "calibration": {"calibrated": (True, _truth), "summary": (True, _text)},
+    "calibration": {"calibrated": (True, truth), "summary": (True, text)},
     "maps": {
         "probability": (True, _filled),
         "uncertainty": (True, _filled),
         "distance": (True, _map_or_null),
         "body": (False, _map),
     },
-    "model": {"name": (True, _text), "configuration": (True, _text), "labels": (True, _filled)},
+    "model": {"name": (True, text), "configuration": (True, text), "labels": (True, _filled)},
     "roi": {"distance_mm": (True, _zero_or_above)},
     "segmentation": {"file": (True, _file)},
-    "threshold": {"measure": (True, _text), "value": (True, _zero_or_above), "unit": (True, _text)},
+    "threshold": {"measure": (True, text), "value": (True, _zero_or_above), "unit": (True, text)},
 }
 _POSITION = (True, _numbers(3))
 _LISTS = {
-    "model.labels": {"index": (True, _whole), "name": (True, _text)},
+    "model.labels": {"index": (True, _whole), "name": (True, text)},
     "members": {"fold": (True, lambda value: "" if isinstance(value, int | str) else "a fold")},
-    "maps.probability": {"label": (True, _whole), "name": (True, _text), "file": (True, _file)},
+    "maps.probability": {"label": (True, _whole), "name": (True, text), "file": (True, _file)},
     "maps.uncertainty": {
-        "measure": (True, _text), "title": (True, _text), "unit": (True, _text), "file": (True, _or_null(_file)),
+        "measure": (True, text), "title": (True, text), "unit": (True, text), "file": (True, _or_null(_file)),
         "range": (True, _numbers(2)), "scale": (False, _numbers(2)), "threshold": (False, _or_null(_number)),
     },
     "regions": {
-        "id": (True, _whole), "kind": (True, _text), "label": (True, _whole), "structure": (True, _text), "voxels": (True, _whole),
+        "id": (True, _whole), "kind": (True, text), "label": (True, _whole), "structure": (True, text), "voxels": (True, _whole),
         "volume_ml": (True, _number), "mean": (True, _number), "peak": (True, _number), "score": (True, _number),
-        "distance_mm": (True, _or_null(_number)), "reason": (True, _text), "share": (False, _or_null(_number)),
+        "distance_mm": (True, _or_null(_number)), "reason": (True, text), "share": (False, _or_null(_number)),
         "centroid_ras_mm": _POSITION, "centroid_lps_mm": _POSITION, "peak_ras_mm": _POSITION, "peak_lps_mm": _POSITION,
     },
 }  # fmt: skip

@@ -5,8 +5,10 @@ The same rules stand in calibration-record.schema.json for other programs; jsons
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from ..field_checks import Check, first_problem, list_, object_, text, truth
 
 SCHEMA = "calib-uncertainty/calibration-record"
 # Version 2 has members beyond folds of one model, and temperatures of regions; version 3 has methods other than temperature and
@@ -24,9 +26,6 @@ _TEMPERATURE_RANGE = f"from {LOWEST_TEMPERATURE:g} to {HIGHEST_TEMPERATURE:g}"
 TEMPERATURE_SLACK = 1e-9  # the fit comes to the ends of its range through a logarithm
 _SHA256 = re.compile("[0-9a-f]{64}")
 
-# A check gets a value and says what it should have been; an empty answer means that it is right.
-Check = Callable[[Any], str]
-
 
 def problem_in(document: Any) -> str:
     """What is wrong with a record, in one line that names the field, as in "entries[0].temperature must be ...".
@@ -43,7 +42,7 @@ def problem_in(document: Any) -> str:
         return f"it was made by a newer version of CalibUncertainty (schema version {version}, known up to {SCHEMA_VERSION})"
     if version < PLAIN_SCHEMA_VERSION:
         return f"it was made by an older version of CalibUncertainty (schema version {version}, needed {PLAIN_SCHEMA_VERSION})"
-    problem = _first_problem(document, "", _RECORD) or _first_problem(document["model"], "model.", _MODEL)
+    problem = first_problem(document, "", _RECORD) or first_problem(document["model"], "model.", _MODEL)
     for index, entry in enumerate(document["entries"] if not problem else ()):
         problem = problem or _problem_in_entry(entry, f"entries[{index}]", len(document["model"]["labels"]))
     return problem
@@ -53,9 +52,9 @@ def _problem_in_entry(entry: Any, where: str, n_labels: int) -> str:
     if not isinstance(entry, Mapping):
         return f"{where} must be an object"
     problem = (
-        _first_problem(entry, f"{where}.", _ENTRY)
-        or _first_problem(entry["members"], f"{where}.members.", _MEMBERS)
-        or _first_problem(entry["roi"], f"{where}.roi.", _ROI)
+        first_problem(entry, f"{where}.", _ENTRY)
+        or first_problem(entry["members"], f"{where}.members.", _MEMBERS)
+        or first_problem(entry["roi"], f"{where}.roi.", _ROI)
     )
     if problem:
         return problem
@@ -67,7 +66,7 @@ def _problem_in_entry(entry: Any, where: str, n_labels: int) -> str:
     if problem:
         return problem
     for measure, threshold in entry["thresholds"].items():
-        problem = problem or _first_problem(threshold, f"{where}.thresholds.{measure}.", _THRESHOLD)
+        problem = problem or first_problem(threshold, f"{where}.thresholds.{measure}.", _THRESHOLD)
     return problem
 
 
@@ -78,9 +77,13 @@ def _problem_in_method(entry: Mapping, where: str) -> str:
             return f"{where}.parameters must be an object of the method {entry['method']}"
         if entry["mode"] not in POOL_MODES:
             return f"{where}.mode must be one of {', '.join(POOL_MODES)} for the method {entry['method']}"
-        return "" if entry["temperature"] is None else f"{where}.temperature must be null for the method {entry['method']}"
+        return (
+            "" if entry["temperature"] is None else f"{where}.temperature must be null for the method {entry['method']}"
+        )
     if entry["mode"] != "member":
-        missing = f"{where}.temperature must be {_temperature('')} for the method temperature and the mode {entry['mode']}"
+        missing = (
+            f"{where}.temperature must be {_temperature('')} for the method temperature and the mode {entry['mode']}"
+        )
         return missing if entry["temperature"] is None else ""
     each = entry.get("member_temperatures")
     if not isinstance(each, list) or len(each) != len(entry["members"]["checkpoints"]) or any(map(_temperature, each)):
@@ -92,7 +95,7 @@ def _problem_in_members(members: Mapping, where: str) -> str:
     problem = _problem_in_first_stage(members.get("previous"), f"{where}.previous")
     for name, checks in (("checkpoints", _CHECKPOINT), ("duplicates", _CHECKPOINT), ("models", _MODEL_OF_SEVERAL)):
         for index, item in enumerate(members.get(name, ())):
-            problem = problem or _first_problem(item, f"{where}.{name}[{index}].", checks)
+            problem = problem or first_problem(item, f"{where}.{name}[{index}].", checks)
     if problem:
         return problem
     if {str(item["fold"]) for item in members["checkpoints"]} != set(map(str, members["folds"])):
@@ -110,9 +113,9 @@ def _problem_in_members(members: Mapping, where: str) -> str:
 def _problem_in_first_stage(stage: Any, where: str) -> str:
     if stage is None:
         return ""
-    problem = _first_problem(stage, f"{where}.", _FIRST_STAGE)
+    problem = first_problem(stage, f"{where}.", _FIRST_STAGE)
     for index, item in enumerate(stage["checkpoints"] if not problem else ()):
-        problem = problem or _first_problem(item, f"{where}.checkpoints[{index}].", _CHECKPOINT)
+        problem = problem or first_problem(item, f"{where}.checkpoints[{index}].", _CHECKPOINT)
     return problem or _problem_in_first_stage(stage.get("previous"), f"{where}.previous")
 
 
@@ -131,39 +134,9 @@ def _problem_in_lists(entry: Mapping, where: str, n_labels: int) -> str:
     return ""
 
 
-def _first_problem(value: Any, prefix: str, checks: Mapping[str, tuple[bool, Check]]) -> str:
-    if not isinstance(value, Mapping):
-        return f"{prefix.rstrip('.')} must be an object"
-    for name, (required, check) in checks.items():
-        if name not in value:
-            if required:
-                return f"{prefix}{name} is missing"
-            continue
-        expected = check(value[name])
-        if expected:
-            return f"{prefix}{name} must be {expected}"
-    return ""
-
-
 def _is_number(value: Any) -> bool:
     # compared, not asked with isfinite(), which a whole number of 400 digits overflows
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _text(value: Any) -> str:
-    return "" if isinstance(value, str) else "text"
-
-
-def _object(value: Any) -> str:
-    return "" if isinstance(value, Mapping) else "an object"
-
-
-def _list(value: Any) -> str:
-    return "" if isinstance(value, list) else "a list"
-
-
-def _truth(value: Any) -> str:
-    return "" if isinstance(value, bool) else "true or false"
 
 
 def _above_zero(value: Any) -> str:
@@ -254,69 +227,69 @@ def _or_null(check: Check) -> Check:
 
 
 _RECORD = {
-    "model": (True, _object),
-    "entries": (True, _list),
-    "created": (True, _text),
-    "versions": (True, _object),
+    "model": (True, object_),
+    "entries": (True, list_),
+    "created": (True, text),
+    "versions": (True, object_),
 }
 _MODEL = {
-    "name": (True, _text),
-    "configuration": (True, _text),
-    "trainer": (True, _text),
+    "name": (True, text),
+    "configuration": (True, text),
+    "trainer": (True, text),
     "labels": (True, _labels),
     "plans_sha256": (True, _sha256),
 }
 _ENTRY = {
-    "members": (True, _object),
+    "members": (True, object_),
     "mode": (True, _one_of(*MODES)),
-    "method": (True, _text),
+    "method": (True, text),
     "temperature": (True, lambda value: "" if value is None else _temperature(value)),
     "temperature_interval": (True, _interval),
     "temperature_status": (True, _one_of(*STATUSES)),
     "member_temperature": (True, _or_null(_temperature)),
-    "roi": (True, _object),
+    "roi": (True, object_),
     "cases": (True, _texts),
-    "figures": (True, _object),
-    "thresholds": (True, _object),
-    "created": (True, _text),
+    "figures": (True, object_),
+    "thresholds": (True, object_),
+    "created": (True, text),
     "source": (False, _one_of(*SOURCES)),
-    "compared": (False, _list),
-    "parameters": (False, _object),
-    "context": (False, _object),
-    "regions": (False, _object),
-    "case_scores": (False, _object),
+    "compared": (False, list_),
+    "parameters": (False, object_),
+    "context": (False, object_),
+    "regions": (False, object_),
+    "case_scores": (False, object_),
 }
 _MEMBERS = {
     "folds": (True, _folds),
-    "checkpoint": (True, _text),
-    "checkpoints": (True, _list),
-    "mirroring": (True, _truth),
+    "checkpoint": (True, text),
+    "checkpoints": (True, list_),
+    "mirroring": (True, truth),
     "flips": (False, _one_of("members")),
     "dropout": (False, _whole_number(1)),
     "seed": (False, _whole_number(0)),
     "insert_dropout": (False, _share),
     "models": (False, _several),
-    "duplicates": (False, _list),
-    "previous": (False, _object),
+    "duplicates": (False, list_),
+    "previous": (False, object_),
     "step_size": (False, _above_zero),
-    "precision": (False, _text),
+    "precision": (False, text),
 }
-_FIRST_STAGE = {"plans_sha256": (True, _sha256), "checkpoints": (True, _list)}
+_FIRST_STAGE = {"plans_sha256": (True, _sha256), "checkpoints": (True, list_)}
 _CHECKPOINT = {
     "fold": (True, _fold),
-    "checkpoint": (True, _text),
+    "checkpoint": (True, text),
     "sha256": (True, _sha256),
     "model": (False, _whole_number(0)),
 }
 _MODEL_OF_SEVERAL = {
-    "name": (True, _text),
-    "configuration": (False, _text),
-    "trainer": (False, _text),
+    "name": (True, text),
+    "configuration": (False, text),
+    "trainer": (False, text),
     "plans_sha256": (True, _sha256),
 }
 _ROI = {"distance_mm": (True, _above_zero), "reference": (True, _one_of("union", "pred", "gt", "body"))}
 _THRESHOLD = {
     "value": (True, _zero_or_above),
-    "unit": (True, _text),
+    "unit": (True, text),
     "mean_error_dice": (False, _or_null(_zero_or_above)),
 }
