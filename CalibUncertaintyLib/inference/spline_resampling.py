@@ -117,14 +117,15 @@ def _slice_by_slice(volume: np.ndarray, into: np.ndarray, order: int) -> None:
 def _whole(volume: np.ndarray, into: np.ndarray, order: int) -> None:
     """In plane first, a few planes at a time, and then through plane, a few rows at a time."""
     low, high = float(volume.min()), float(volume.max())
-    products = [AxisProduct(a, b, order) for a, b in zip(volume.shape, into.shape, strict=True)]
-    moving = len(volume) != len(into)
+    sizes = enumerate(zip(volume.shape, into.shape, strict=True))
+    products = {axis: AxisProduct(n_in, n_out, order) for axis, (n_in, n_out) in sizes if n_in != n_out}
+    moving = 0 in products
     between = np.empty((len(volume), *into.shape[1:])) if moving else into
     step = max(1, _CHUNK_BYTES // (8 * int(np.prod(volume.shape[1:]))))
     for begin in range(0, len(volume), step):
         planes = volume[begin : begin + step].astype(np.float64)
         for axis in (2, 1):
-            if volume.shape[axis] != into.shape[axis]:
+            if axis in products:
                 planes = products[axis].along(planes, axis)
         between[begin : begin + step] = planes if moving else planes.clip(low, high, out=planes)
     if moving:
