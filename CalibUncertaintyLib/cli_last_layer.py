@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TextIO
 
-from .errors import CalibUncertaintyError
 from .progress import JsonProgress, Progress
 
 
@@ -59,15 +57,17 @@ def add_last_layer(
 
 def run_last_layer(options: argparse.Namespace, progress: Progress, _: TextIO) -> None:
     """Fit, say what changes, and write the new model folder."""
+    from .model.folder import ModelFolder
     from .workflow.last_layer import LastLayerOptions, fit_last_layer
+    from .workflow.last_layer_folder import check_place_of_copy
+    from .workflow.writing import output_folder
 
-    out = Path(options.out)
-    if out.exists():  # said before the computing
-        raise CalibUncertaintyError(f"{out} exists already, and no model is written over; choose another folder")
+    out, model = output_folder(options.out), ModelFolder.open(options.model)
+    check_place_of_copy(out, model, model.select_folds(options.folds))
     chosen = {
         name: getattr(options, name) for name in LastLayerOptions.names() if getattr(options, name, None) is not None
     }
-    found = fit_last_layer(options.cases, options.model, test_cases=options.test_cases, progress=progress, **chosen)
+    found = fit_last_layer(options.cases, model, test_cases=options.test_cases, progress=progress, **chosen)
     written = found.write(out, options.allow_changed_labels)
     if not isinstance(progress, JsonProgress):
         progress.done(found.in_words())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from ..model.checkpoint import Checkpoint
 from ..model.folder import FINAL_CHECKPOINT, SPLITS_NAME, Fold, ModelFolder
 from ..plain_json import parsed
 from .room import check_room
-from .writing import write_json, written_aside
+from .writing import output_folder, write_json, written_aside
 
 LAST_LAYER_CHECKPOINT = "checkpoint_last_layer.pth"
 LAST_LAYER_FILE = "last_layer.json"
@@ -69,14 +71,41 @@ class FittedLastLayer:
     def write(self, out: str | Path, allow_changed_labels: bool = False) -> Path:
         """A new model folder with `checkpoint_last_layer.pth` beside each `checkpoint_final.pth`; see `write_last_layers`.
 
-        Raises CalibUncertaintyError where labels change and that was not allowed, with the figures, and where `out` exists.
+        Raises CalibUncertaintyError where labels change and that was not allowed, with the figures, and where `out` cannot be made.
         """
         if self.changed_labels and not allow_changed_labels:
             raise CalibUncertaintyError(
                 f"the new last layer changes the segmentation, and nothing was stored: {self.in_words()}; confirm with"
                 " allow_changed_labels (--allow-changed-labels), or choose a method that keeps the labels, such as temperature"
             )
-        return write_last_layers(self, Path(os.path.abspath(out)))
+        return write_last_layers(self, output_folder(out))
+
+
+class _Rehearsed(Exception):
+    """Ends a rehearsal: the folder aside was made, and nothing is to take the place."""
+
+
+def check_place_of_copy(out: Path, model: ModelFolder, folds: Sequence[Fold]) -> None:
+    """Refuse, before the computing, a folder that `write_last_layers` could not make after it; nothing is left there.
+
+    out: as `output_folder` gives it. folds: whose checkpoints are copied. Raises CalibUncertaintyError in one line.
+    """
+    if os.path.exists(out):  # unlike Path.exists False for a folder nobody may look into: the rehearsal says why
+        raise CalibUncertaintyError(f"{out} exists already, and no model is written over; choose another folder")
+    missing = [parent for parent in out.parents if not os.path.exists(parent)]
+    try:
+        # what the writing does, so that both refuse the same places in the same words
+        with written_aside(out, overwrite=False):
+            raise _Rehearsed
+    except _Rehearsed:
+        pass
+    finally:
+        for parent in missing:
+            with suppress(OSError):  # one that was not made, or into which another program has written meanwhile
+                parent.rmdir()
+    standing = next(parent for parent in out.parents if parent.exists())
+    needed = sum(model.checkpoint_path(fold).stat().st_size for fold in folds)
+    check_room(standing, 2 * needed, str(out), "free space or choose another folder")
 
 
 def write_last_layers(fitted: FittedLastLayer, out: Path) -> Path:
@@ -88,11 +117,7 @@ def write_last_layers(fitted: FittedLastLayer, out: Path) -> Path:
     Raises CalibUncertaintyError where `out` exists or cannot be written, or a checkpoint changed meanwhile.
     """
     source = fitted.model.path
-    if out.exists():
-        raise CalibUncertaintyError(f"{out} exists already, and no model is written over; choose another folder")
-    needed = sum(fitted.model.checkpoint_path(fold.fold).stat().st_size for fold in fitted.folds)
-    standing = next(parent for parent in out.parents if parent.exists())
-    check_room(standing, 2 * needed, str(out), "free space or choose another folder")
+    check_place_of_copy(out, fitted.model, [fold.fold for fold in fitted.folds])
     with written_aside(out, overwrite=False) as aside:
         for name in ("plans.json", "dataset.json"):
             shutil.copyfile(source / name, aside / name)

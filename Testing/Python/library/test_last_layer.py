@@ -21,6 +21,7 @@ from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.labelled import LabelledCase
 from CalibUncertaintyLib.workflow.last_layer import fit_last_layer
+from CalibUncertaintyLib.workflow.last_layer_folder import check_place_of_copy
 from CalibUncertaintyLib.workflow.segment import segment
 
 NEW = "checkpoint_last_layer.pth"
@@ -226,6 +227,46 @@ def test_the_terminal_writes_the_copy_when_changed_labels_are_allowed(cases, mod
     assert (described["fitted_on"], described["measured_on"]) == (["case0"], ["case1"])
     assert cli.main([*asked, "--allow-changed-labels"]) == 1  # said before anything is computed
     assert "exists already" in capsys.readouterr().err
+
+
+PLACES = {
+    "an existing file": ("file", "exists already, and no model is written over"),
+    "a folder of somebody's": ("folder", "exists already, and no model is written over"),
+    "below a file": ("file/copy", "a part of its path is a file, not a folder"),
+    "a name too long": ("n" * 260, "has a name of 260 bytes"),
+    "where nobody may write": ("/proc/nowhere/copy", "/proc/nowhere/copy cannot be written"),
+}
+
+
+@pytest.mark.parametrize(("place", "named"), PLACES.values(), ids=PLACES)
+def test_an_impossible_place_is_said_before_the_fit(place, named, model, tmp_path, capfd, monkeypatch):
+    def fit(*_, **__):
+        raise AssertionError("the fit began")
+
+    monkeypatch.setattr("CalibUncertaintyLib.workflow.last_layer.fit_last_layer", fit)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    before = digests(tmp_path)
+    code = cli.main(
+        ["last-layer", "--model", str(model), "--cases", "c.csv", "--out", str(tmp_path / place), "--quiet"]
+    )
+    text = capfd.readouterr().err
+    assert code == 1
+    assert named in text
+    assert len(text.splitlines()) == 1
+    assert digests(tmp_path) == before
+
+
+def test_a_possible_place_leaves_nothing_behind_when_it_is_tried(model, tmp_path):
+    check_place_of_copy(tmp_path / "a" / "b" / "copy", ModelFolder.open(model), [0, 1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_for_the_copy_is_said_before_the_fit(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 1000))
+    with pytest.raises(CalibUncertaintyError, match=r"copy needs up to .* free space or choose another folder"):
+        check_place_of_copy(tmp_path / "copy", ModelFolder.open(model), [0])
 
 
 def test_either_module_of_the_last_layer_can_be_imported_first():
