@@ -17,6 +17,7 @@ from .evaluate_cohort import fitted_on, run_tasks, tasks_of
 from .evaluate_options import Configuration, EvaluateOptions, configurations_of
 from .evaluate_report import write_report
 from .labelled import LabelledCase, read_cases, refuse_doubtful_cases
+from .out_place import refuse_inside_model
 from .record_file import locked
 from .source_case import named
 
@@ -63,6 +64,7 @@ def evaluate(
     listed = _listed(cases, chosen.split)
     _refuse_trained(listed, configurations, progress)
     _refuse_foreign(out)
+    refuse_inside_model(out)
     with _only_run_into(out, progress):
         return _evaluated(listed, configurations, out, chosen, progress)
 

@@ -14,6 +14,7 @@ from ..inference.last_layer import LastLayer
 from ..model.checkpoint import Checkpoint
 from ..model.folder import FINAL_CHECKPOINT, SPLITS_NAME, Fold, ModelFolder
 from ..plain_json import parsed
+from .out_place import refuse_inside_model
 from .room import check_room
 from .writing import output_folder, write_json, written_aside
 
@@ -92,6 +93,7 @@ def check_place_of_copy(out: Path, model: ModelFolder, folds: Sequence[Fold]) ->
     """
     if os.path.exists(out):  # unlike Path.exists False for a folder nobody may look into: the rehearsal says why
         raise CalibUncertaintyError(f"{out} exists already, and no model is written over; choose another folder")
+    refuse_inside_model(out)
     missing = [parent for parent in out.parents if not os.path.exists(parent)]
     try:
         # what the writing does, so that both refuse the same places in the same words

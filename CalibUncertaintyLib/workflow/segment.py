@@ -29,6 +29,7 @@ from .chosen_measures import (
 )
 from .inputs import check_channels, read_channels
 from .options import SegmentOptions
+from .out_place import refuse_inside_model
 from .preflight import check_ct_size, check_fits, estimate_run
 from .report import write_result
 from .run import Run
@@ -59,6 +60,7 @@ def segment(
     progress.begin()
     began = time.perf_counter()
     check_output(out, chosen.overwrite)
+    refuse_inside_model(out)
     members = chosen.members_of(model)
     _refuse_inputs_inside(out, ct, members)
     for folder in (*members.models, *_stages_before(members)):

@@ -88,6 +88,29 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_computing(name, m
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("verb", ["segment", "evaluate", "last-layer"])
+@pytest.mark.parametrize("inside", ["result", "fold_7", "fold_0/deep/result"])
+def test_nothing_is_written_into_a_model_folder(verb, inside, model, ct, cases, tmp_path, capfd):
+    given = [ct] if verb == "segment" else ["--cases", cases]
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    link = tmp_path / "link"
+    link.symlink_to(model, target_is_directory=True)
+    for out in (model / inside, link / inside):
+        code, text = said([verb, *given, "--model", model, "--out", out], capfd)
+        assert code == 1
+        assert text.splitlines()[-1].endswith(
+            f"{out} lies inside the trained model {model}, which is only read; choose another --out"
+        )
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+
+
+def test_a_folder_with_plans_and_no_weights_is_no_model(model, ct, tmp_path, capfd):
+    (tmp_path / "plans.json").write_text("{}")
+    code, _ = said(["segment", ct, "--model", model, "--out", tmp_path / "out", "--folds", "0"], capfd)
+    assert code == 0
+    assert (tmp_path / "out" / "result.json").is_file()
+
+
 DEEP = "[" * 100_000
 
 
