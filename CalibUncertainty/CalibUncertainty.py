@@ -194,16 +194,14 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
         :return: `Overlays`.
         :raises CalibUncertaintyError: if the folder is not a finished Result.
         """
-        from CalibUncertaintyPanel import ctVolume, layersCt, overlayNodes, slicerCompat
+        from CalibUncertaintyPanel import ctVolume, layersCt, overlayNodes
         from CalibUncertaintyPanel.overlays import Overlays
 
         from CalibUncertaintyLib.result import Result
 
         result = Result.open(folder)
-        path, known = Path(result.provenance["ct"]["path"]), ctNode is not None
-        ctNode = ctNode or ctVolume.findCt(slicer.mrmlScene, result, parameterNode.ctVolume)
-        if ctNode is None and path.is_file():
-            ctNode = slicerCompat.loadVolume(str(path))
+        known = ctNode is not None
+        ctNode = ctNode or self._ctOf(result, parameterNode.ctVolume)
         structures = [entry["name"] for entry in result.provenance["maps"]["probability"]]
         structure = parameterNode.structure if parameterNode.structure in structures else None
         with overlayNodes.undoneOnFailure(slicer.mrmlScene):
@@ -211,9 +209,21 @@ class CalibUncertaintyLogic(ScriptedLoadableModuleLogic):
             measure = result.provenance["threshold"]["measure"]
             overlays = Overlays.create(slicer.mrmlScene, result, ctNode, structure, measure)
             if ctNode is not None and ctVolume.belongsTogether(ctNode, result):
-                layersCt.tie(overlays.segmentationNode, ctNode, known or layersCt.isReadFrom(ctNode, path))
+                if known:
+                    layersCt.tie(overlays.segmentationNode, ctNode, known=True)
+                else:
+                    layersCt.tieAsFound(overlays.segmentationNode, ctNode, result)
             self._noteLayers(parameterNode, folder, ctNode, overlays)
         return overlays
+
+    def _ctOf(self, result, chosen):
+        """The CT that a Result was made from, of the scene or from its file; else one on its voxel grid, else None."""
+        from CalibUncertaintyPanel import ctVolume, slicerCompat
+
+        found, path = ctVolume.findCt(slicer.mrmlScene, result, chosen), Path(result.provenance["ct"]["path"])
+        if path.is_file() and (found is None or ctVolume.hasVoxels(found, result) is False):
+            return slicerCompat.loadVolume(str(path))
+        return found
 
     def _noteLayers(self, parameterNode, folder, ctNode, overlays):
         from CalibUncertaintyPanel.parameterNode import RoiOf

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .ct_digest import has_voxels
 from .errors import CalibUncertaintyError
 from .plain_json import parsed
 from .result_check import problem_in
@@ -69,6 +70,13 @@ class Result:
     def labels(self) -> dict[int, str]:
         """Foreground structures {1: "Brainstem", ...}."""
         return {int(item["index"]): str(item["name"]) for item in self.provenance["model"]["labels"]}
+
+    def is_of(self, array: np.ndarray) -> bool | None:
+        """Whether this was made from a CT with these voxels (z, y, x), HU; None in older Results, which cannot tell.
+
+        See `ct_digest.ct_digest` for what is compared.
+        """
+        return has_voxels(array, self.provenance["ct"].get("voxels_digest"))
 
     @property
     def calibrated(self) -> bool:

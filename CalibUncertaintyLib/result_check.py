@@ -83,7 +83,7 @@ def _or_null(check: Check) -> Check:
 
 
 _LARGEST = math.ldexp(1.0, 127)  # what single precision holds, and no NaN
-_OBJECTS = ("box", "calibration", "geometry", "maps", "model", "roi", "segmentation", "threshold")
+_OBJECTS = ("box", "calibration", "ct", "geometry", "maps", "model", "roi", "segmentation", "threshold")
 _RESULT = {
     **{name: (True, object_) for name in _OBJECTS},
     "regions": (True, list_),
@@ -99,6 +99,7 @@ _PARTS = {
         "origin_lps_mm": (True, _numbers(3)),
         "direction_lps": (True, _numbers(9)),
     },
+    "ct": {"path": (True, text), "voxels_digest": (False, text)},
     "calibration": {"calibrated": (True, truth), "summary": (True, text)},
     "maps": {
         "probability": (True, _filled),

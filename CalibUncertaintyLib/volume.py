@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from .ct_digest import ct_digest
 from .errors import CalibUncertaintyError
 from .nrrd_file import can_write, write_nrrd
 
@@ -139,6 +140,10 @@ class Volume:
         whole = np.full(reference.array.shape, fill, dtype=self.array.dtype)
         whole[tuple(slice(a, b) for a, b in zip(rounded, stop, strict=True))] = self.array
         return reference.with_array(whole, self.metadata)
+
+    def voxels_digest(self) -> str:
+        """What tells a CT from others on its voxel grid; see `ct_digest.ct_digest`."""
+        return ct_digest(self.array)
 
     @property
     def ijk_to_ras(self) -> np.ndarray:

@@ -89,6 +89,10 @@ class CtBelow(VTKObservationMixin):
         if layersCt.isGuessed(labels):
             text = _("CT below the layers: {name}. Only its voxel grid says that it is the one they were made from.")
             lines.append(text.format(name=ctNode.GetName()))
+        if layersCt.isOther(labels):
+            text = _("{name}, below the layers, is another CT than the one they were made from: its voxel grid is the same, its "
+                     "voxels are not. Load that CT and choose it as CT.")  # fmt: skip
+            lines.append(text.format(name=ctNode.GetName()))
         for name in layersCt.strangersBelow(self.panel.scene, ctNode, overlays.nodes):
             lines.append(_("{name} lies below these layers in a view, which is not their CT.").format(name=name))
         return lines

@@ -106,18 +106,30 @@ def belongsTogether(volumeNode, result):
     return np.abs(corners @ here.T - corners @ segmentation.ijk_to_ras.T).max() < POSITION_TOLERANCE_MM
 
 
+def hasVoxels(volumeNode, result):
+    """Whether a volume has the voxels of the CT that a Result was made from; None where the Result does not tell.
+
+    :param volumeNode: scalar volume node on the Result's voxel grid.
+    :param result: a `Result`.
+    """
+    return result.is_of(slicer.util.arrayFromVolume(volumeNode))
+
+
 def findCt(scene, result, preferred=None):
-    """The volume of the scene that a Result was made from: the preferred one if it fits, else the first that does.
+    """The volume of the scene that a Result was made from.
+
+    Of those on its voxel grid the one that has its voxels, else one of which nobody can tell, else any: CTs of one scanner often
+    have one grid. Of equals the preferred one, else the first.
 
     :return: scalar volume node or None.
     """
-    if belongsTogether(preferred, result):
-        return preferred
+    nodes = [preferred] if belongsTogether(preferred, result) else []
     for node in nodesOfClass(scene, "vtkMRMLScalarVolumeNode"):
-        isOurs = node.GetAttribute("CalibUncertainty.ResultFolder")
-        if not isOurs and not node.IsA("vtkMRMLLabelMapVolumeNode") and belongsTogether(node, result):
-            return node
-    return None
+        isOurs = node.GetAttribute("CalibUncertainty.ResultFolder") or node.IsA("vtkMRMLLabelMapVolumeNode")
+        if not isOurs and node is not preferred and belongsTogether(node, result):
+            nodes.append(node)
+    order = (True, None, False)
+    return min(nodes, key=lambda node: order.index(hasVoxels(node, result)), default=None)
 
 
 def libraryVolume(ctNode):

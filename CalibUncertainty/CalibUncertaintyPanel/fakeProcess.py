@@ -238,7 +238,12 @@ def _provenance(arguments, ct, crop, start, calibrated, roiMm, distance, regions
         "schema_version": 1,
         "status": "complete",
         "created": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "ct": {"path": str(arguments["ct"]), "kind": "file", "description": "fake CT"},
+        "ct": {
+            "path": str(arguments["ct"]),
+            "kind": "file",
+            "description": "fake CT",
+            "voxels_digest": ct.voxels_digest(),
+        },
         "geometry": {
             "size_xyz": list(shape),
             "spacing_xyz_mm": list(ct.spacing_zyx[::-1]),

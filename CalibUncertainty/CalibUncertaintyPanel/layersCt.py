@@ -7,19 +7,35 @@ from .mrmlTools import nodesOfClass
 
 CT_ROLE = "CalibUncertainty.Ct"
 NAME_ATTRIBUTE = "CalibUncertainty.CtName"
-SURE_ATTRIBUTE = "CalibUncertainty.CtKnown"  # "true": it was segmented itself, or read from the same file
+# "true": it was segmented itself, has the voxels, or was read from the same file; "other": it has other voxels
+SURE_ATTRIBUTE = "CalibUncertainty.CtKnown"
 
 
-def tie(segmentationNode, ctNode, known=False):
+def tie(segmentationNode, ctNode, known=False, isOther=False):
     """Note that a Result was made from this CT.
 
     :param segmentationNode: the labels of the Result.
     :param ctNode: scalar volume node.
     :param known: whether that is known; False where only the voxel grid is the same.
+    :param isOther: whether it is known that it was not: the voxels are others.
     """
     segmentationNode.SetNodeReferenceID(CT_ROLE, ctNode.GetID())
     segmentationNode.SetAttribute(NAME_ATTRIBUTE, ctNode.GetName())
-    segmentationNode.SetAttribute(SURE_ATTRIBUTE, "true" if known else "false")
+    segmentationNode.SetAttribute(SURE_ATTRIBUTE, "other" if isOther else "true" if known else "false")
+
+
+def tieAsFound(segmentationNode, ctNode, result):
+    """Note that a Result was made from this CT, and how sure that is: by its voxels, else by the file it was read from.
+
+    :param ctNode: scalar volume node on the Result's voxel grid.
+    :param result: `Result`, or None where its folder is gone.
+    """
+    same = None if result is None else ctVolume.hasVoxels(ctNode, result)
+    if same is None:
+        same = result is not None and isReadFrom(ctNode, result.provenance["ct"]["path"])
+        tie(segmentationNode, ctNode, known=same)
+    else:
+        tie(segmentationNode, ctNode, known=same, isOther=not same)
 
 
 def ctOf(segmentationNode):
@@ -38,6 +54,11 @@ def isGuessed(segmentationNode):
     return ctOf(segmentationNode) is not None and segmentationNode.GetAttribute(SURE_ATTRIBUTE) == "false"
 
 
+def isOther(segmentationNode):
+    """Whether the CT has other voxels than the one that the Result was made from, on the same voxel grid."""
+    return ctOf(segmentationNode) is not None and segmentationNode.GetAttribute(SURE_ATTRIBUTE) == "other"
+
+
 def isReadFrom(ctNode, path):
     """Whether a CT of the scene was read from this file, or from this folder.
 
@@ -53,15 +74,17 @@ def below(segmentationNode, result, chosen):
     """The CT below the layers: the one that was noted, else the chosen one if it fits, which is noted then.
 
     :param result: `Result`, or None where its folder is gone.
-    :param chosen: scalar volume node or None. It also takes the place of one that was noted because of its grid alone.
+    :param chosen: scalar volume node or None. It also takes the place of one that was noted because of its grid alone, or
+        that has other voxels.
     :return: scalar volume node, or None where there is none or it does not lie where the layers do.
     """
     ctNode = ctOf(segmentationNode)
-    if ctNode is not None and (chosen in (None, ctNode) or not isGuessed(segmentationNode)):
+    isSure = not isGuessed(segmentationNode) and not isOther(segmentationNode)
+    if ctNode is not None and (chosen in (None, ctNode) or isSure):
         return ctNode if _fits(ctNode, result) else None
     if chosen is None or chosen.GetImageData() is None or not _fits(chosen, result):
         return ctNode if ctNode is not None and _fits(ctNode, result) else None
-    tie(segmentationNode, chosen, result is not None and isReadFrom(chosen, result.provenance["ct"]["path"]))
+    tieAsFound(segmentationNode, chosen, result)
     return chosen
 
 

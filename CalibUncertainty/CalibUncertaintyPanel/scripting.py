@@ -6,6 +6,7 @@ overlays = logic.segment(slicer.mrmlScene, ctNode, "/models/Dataset001_Pelvis", 
 logic.addContours(slicer.mrmlScene, overlays, ["Parotid"], outer=0.05, inner=0.95)
 """
 
+import logging
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,15 +82,18 @@ def showResult(scene, folder, ctNode=None):
     """Add the layers of a Result folder to a scene.
 
     :param folder: a Result folder, made here, on a terminal or on a server.
-    :param ctNode: the CT it was made from; looked for in the scene when it is None.
+    :param ctNode: the CT it was made from; looked for in the scene when it is None. That it has other voxels is logged.
     :return: `Overlays`.
     :raises CalibUncertaintyError: if the folder is not a finished Result.
     """
     from CalibUncertaintyLib.result import Result
 
     result = Result.open(folder)
+    ctNode = ctNode or ctVolume.findCt(scene, result)
+    if ctVolume.belongsTogether(ctNode, result) and ctVolume.hasVoxels(ctNode, result) is False:
+        logging.warning("CalibUncertainty: %s is another CT than the one %s was made from", ctNode.GetName(), folder)
     with overlayNodes.undoneOnFailure(scene):
-        return Overlays.create(scene, result, ctNode or ctVolume.findCt(scene, result))
+        return Overlays.create(scene, result, ctNode)
 
 
 def addContours(scene, overlays, structures=None, outer=0.05, inner=0.95):

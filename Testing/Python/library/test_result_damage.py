@@ -61,7 +61,7 @@ def fields_of(value, path=()):
         yield from fields_of(value[0], (*path, 0))
 
 
-READ = ("calibration", "maps", "model", "roi", "segmentation", "threshold", "regions", "members", "geometry", "box")
+READ = ("calibration", "maps", "model", "roi", "segmentation", "threshold", "regions", "members", "geometry", "box", "ct")
 
 
 def test_no_field_that_is_changed_ends_in_anything_but_one_line(made):
@@ -81,6 +81,7 @@ def test_no_field_that_is_changed_ends_in_anything_but_one_line(made):
             if not problem:  # what gets through can be used
                 result = Result(made.folder, content)
                 _ = result.labels, result.calibrated, result.regions, result.raw_availability, result.overlapping
+                assert not result.is_of(np.zeros((2, 2, 2)))
     assert refused > tried / 2
 
 
@@ -89,6 +90,8 @@ def test_no_field_that_is_changed_ends_in_anything_but_one_line(made):
     [
         (lambda c: c.pop("roi"), "roi is missing"),
         (lambda c: c.pop("box"), "box is missing"),
+        (lambda c: c.pop("ct"), "ct is missing"),
+        (lambda c: c["ct"].update(voxels_digest=7), "ct.voxels_digest must be text"),
         (lambda c: c["maps"]["distance"].pop("file"), "maps.distance must be an object that names a file"),
         (lambda c: c["maps"].update(body={"file": "../x"}), "maps.body must be an object that names a file"),
         (lambda c: c.update(regions="x"), "regions must be a list"),

@@ -112,3 +112,15 @@ def test_a_result_finds_its_ct_among_others_and_takes_no_other(scene, make_resul
     assert ctVolume.findCt(scene, result, preferred=other) is ct
     scene.RemoveNode(ct)
     assert ctVolume.findCt(scene, result, preferred=moved) is None
+
+
+def test_of_cts_on_one_grid_that_with_the_voxels_of_the_result_is_found(scene, make_result):
+    ct, other = (testing.addPhantom(scene, name) for name in ("CT", "Other"))
+    slicer.util.updateVolumeFromArray(other, testing.arrayOf(other) + 5)
+    result = make_result(ct)
+    assert ctVolume.belongsTogether(other, result)
+    assert [ctVolume.hasVoxels(node, result) for node in (ct, other)] == [True, False]
+    assert ctVolume.findCt(scene, result, preferred=other) is ct
+    del result.provenance["ct"]["voxels_digest"]
+    assert ctVolume.hasVoxels(other, result) is None
+    assert ctVolume.findCt(scene, result, preferred=other) is other

@@ -11,7 +11,7 @@ LIBRARY = Path(__file__).resolve().parents[3] / "CalibUncertaintyLib"
 MIDDLE = ("inference", "calibration", "uncertainty", "evaluation")
 # From the ground up. A name is a file or a folder of the library; those on one line may import each other.
 FLOORS = (
-    ("errors", "version", "plain_json", "value_codes", "field_checks"),
+    ("errors", "version", "plain_json", "value_codes", "field_checks", "ct_digest"),
     ("progress", "volume", "reading", "dicom_check", "nifti_check", "nrrd_file", "body"),
     ("model",),
     MIDDLE,

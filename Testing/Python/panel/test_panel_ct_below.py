@@ -1,5 +1,8 @@
 """The CT below the layers: one patient's layers are never shown over another's CT without a word."""
 
+import json
+
+import numpy as np
 import pytest
 
 
@@ -9,7 +12,32 @@ def twin(panel):
     import slicer
     from CalibUncertaintyPanel import testing
 
-    return testing.addPhantom(slicer.mrmlScene, "Twin")
+    node = testing.addPhantom(slicer.mrmlScene, "Twin")
+    array = slicer.util.arrayFromVolume(node)
+    slicer.util.updateVolumeFromArray(node, array + np.random.default_rng(0).integers(-9, 10, array.shape, array.dtype))
+    return node
+
+
+@pytest.fixture
+def unread(panel):
+    """Takes the Result's CT from the disk, and with `digest` False what an older Result does not say about its voxels."""
+
+    def change(digest=True):
+        path = panel.resultFolder / "result.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["ct"]["path"] = "gone.nrrd"
+        if not digest:
+            del content["ct"]["voxels_digest"]
+        path.write_text(json.dumps(content), encoding="utf-8")
+        return path.parent
+
+    return change
+
+
+def arrayOf(node):
+    import slicer
+
+    return slicer.util.arrayFromVolume(node)
 
 
 def views():
@@ -96,6 +124,77 @@ def test_a_ct_that_was_recognised_by_its_grid_gives_way_to_the_one_that_is_chose
     panel.ui.ctSelector.setCurrentNode(twin)
     assert panel.shownCt() is twin
     assert "Twin" in panel.ui.statusLabel.text
+
+
+def test_another_ct_on_the_same_grid_is_told_when_a_result_is_opened_over_it(
+    opened, ct, twin, unread, slicer_application
+):
+    folder = unread()
+    remove(ct, slicer_application)
+    opened.ui.ctSelector.setCurrentNode(twin)
+    opened.showResult(folder)
+    assert opened.shownCt() is twin
+    assert "Twin, below the layers, is another CT" in opened.ui.statusLabel.text
+    assert "voxels are not" in opened.ui.statusLabel.text
+
+
+def test_of_two_cts_on_one_grid_that_with_the_voxels_is_taken_whichever_is_chosen(opened, ct, twin, unread):
+    folder = unread()
+    opened.ui.ctSelector.setCurrentNode(twin)
+    opened.showResult(folder)
+    assert opened.shownCt() is ct
+    assert backgrounds() == {ct.GetID()}
+    for said in ("Twin", "another CT", "voxel grid"):
+        assert said not in opened.ui.statusLabel.text
+
+
+def test_the_ct_is_read_from_its_file_when_only_another_one_on_its_grid_is_there(opened, ct, twin, slicer_application):
+    array = np.array(arrayOf(ct))
+    folder = opened.resultFolder
+    remove(ct, slicer_application)
+    opened.ui.ctSelector.setCurrentNode(twin)
+    opened.showResult(folder)
+    assert opened.shownCt() not in (None, twin)
+    assert np.array_equal(arrayOf(opened.shownCt()), array)
+    assert "Twin" not in opened.ui.statusLabel.text
+
+
+def test_a_ct_with_other_voxels_gives_way_to_the_one_that_is_loaded_and_chosen(
+    opened, ct, twin, unread, slicer_application
+):
+    import slicer
+    from CalibUncertaintyPanel import testing
+
+    folder = unread()
+    remove(ct, slicer_application)
+    opened.showResult(folder)
+    assert opened.shownCt() is twin
+    again = testing.addPhantom(slicer.mrmlScene, "Loaded again")
+    opened.ui.ctSelector.setCurrentNode(again)
+    assert opened.shownCt() is again
+    assert "another CT" not in opened.ui.statusLabel.text
+    assert "voxel grid" not in opened.ui.statusLabel.text
+
+
+def test_a_result_that_does_not_know_the_voxels_of_its_ct_opens_as_before(opened, ct, twin, unread):
+    folder = unread(digest=False)
+    opened.ui.ctSelector.setCurrentNode(twin)
+    opened.showResult(folder)
+    assert opened.shownCt() is twin
+    assert "Only its voxel grid says" in opened.ui.statusLabel.text
+
+
+def test_a_saved_scene_still_tells_that_its_ct_has_other_voxels(opened, ct, twin, unread, slicer_application, tmp_path):
+    import slicer
+
+    folder = unread()
+    remove(ct, slicer_application)
+    opened.showResult(folder)
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    slicer_application.processEvents()
+    assert "is another CT" in opened.ui.statusLabel.text
 
 
 def test_a_volume_that_is_loaded_below_the_layers_is_named_until_it_is_gone(finished, ct, twin, slicer_application):

@@ -62,6 +62,19 @@ def test_a_result_made_elsewhere_is_added_over_the_ct_of_the_scene(logic, ct, mo
     assert reference == ct.GetID()
 
 
+def test_a_result_that_is_added_over_another_ct_on_the_same_grid_is_told_in_the_log(logic, ct, model, tmp_path, caplog):
+    import slicer
+    from CalibUncertaintyPanel import testing
+
+    other = testing.addPhantom(slicer.mrmlScene, "Other")
+    slicer.util.updateVolumeFromArray(other, testing.arrayOf(other) + 5)
+    folder = logic.segment(slicer.mrmlScene, ct, model, tmp_path).result.folder
+    logic.addResult(slicer.mrmlScene, folder, ct)
+    assert "another CT" not in caplog.text
+    logic.addResult(slicer.mrmlScene, folder, other)
+    assert f"Other is another CT than the one {folder} was made from" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("behaviour", "words"), [("refuse", "fold 7"), ("fail", "out of memory"), ("silent", "without a result")]
 )
