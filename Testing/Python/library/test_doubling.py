@@ -125,6 +125,27 @@ def test_what_members_agree_on_is_left_out_and_what_they_do_not_is_kept():
     assert sums.curve[0] - BETAS * sums.label == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("margin", [0.01, 0.07, 0.4, 5.0, 13.0, 18.0, 40.0])
+def test_the_nodes_hold_what_voxels_of_one_margin_have(margin):
+    """The same rounding in every voxel: it adds up where squares are taken of squares too often, or voxels left out too early."""
+    logits = np.zeros((2, 2000), np.float32)
+    logits[0] = margin
+    sums = sums_of_one(logits, np.zeros(2000, int), "case")
+    rest = np.exp(-BETAS * np.float64(np.float32(margin)))
+    assert sums.curve[0] == pytest.approx(2000 * np.log1p(rest), rel=3e-6, abs=2000 * 2e-10)
+    assert sums.curve[1] == pytest.approx(-2000 * margin * rest / (1 + rest), rel=3e-6, abs=2000 * margin * 2e-10)
+
+
+def test_a_voxel_that_only_one_member_is_sure_of_is_not_left_out():
+    members = np.zeros((2, 3, 400), np.float32)
+    members[:, 0] = 60.0
+    members[1, 0, 7] = 3.0
+    curve = sums_of_many(members, np.zeros(400, int), "case").curve[0]
+    log_q = -np.log1p(2 * np.exp(-BETAS[:, np.newaxis] * [60.0, 3.0]))
+    unsure, sure = -(logsumexp(log_q, axis=1) - math.log(2)), -log_q[:, 0]
+    assert curve == pytest.approx(399 * sure + unsure, rel=1e-5, abs=400 * 2e-10)
+
+
 def test_half_precision_is_read_bit_by_bit_as_numpy_does():
     every = np.arange(65536, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)]
@@ -147,7 +168,10 @@ def test_what_is_no_logit_is_refused_and_minus_infinity_is_not(classes, dtype, b
         relative_to_highest(logits, np.zeros(5, int), "7")
     logits[:, 2] = 0.0
     logits[1, 2] = -np.inf
-    assert np.isfinite(relative_to_highest(logits, np.ones(5, int), "7")[1]).all()
+    others, of_label = relative_to_highest(logits, np.ones(5, int), "7")
+    lowest = np.float32(math.log(2.0**-149))  # of the smallest number of single precision
+    assert of_label.tolist() == [0, 0, lowest, 0, 0]
+    assert sorted(others[:, 2].tolist()) == [lowest] + [0] * (classes - 2)
 
 
 def test_logits_of_any_size_do_no_harm():

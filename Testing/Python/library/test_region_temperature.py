@@ -153,9 +153,11 @@ def test_the_sigmoid_is_the_softmax_of_two_classes_and_survives_large_logits():
     assert sigmoid(z, 1.5)[0] == pytest.approx(softmax(np.concatenate([0 * z, z]), 1.5)[1], abs=1e-7)
     with np.errstate(all="raise", under="ignore"):
         assert sigmoid(z.astype(np.float16))[0, [0, -1]] == pytest.approx([0, 1])
+    far = np.float32([[-85.0, -70.0, -40.0]])
+    assert sigmoid(far)[0] == pytest.approx(expit(far[0].astype(float)), rel=1e-5, abs=0)
 
 
-@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, (1.0, 2.0), (1.0, 0.0, 2.0)])
+@pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf, (1.0, 2.0), (1.0, 0.0, 2.0), (1.0, 2.0, 3.0, 4.0)])
 def test_temperatures_that_do_not_fit_are_refused(wrong):
     with pytest.raises(ValueError, match="temperature"):
         sigmoid(np.zeros((3, 4)), wrong)
@@ -188,6 +190,7 @@ def test_log_odds_undo_the_sigmoid_and_what_was_clipped_is_counted():
     assert back[z < 5] == pytest.approx(z[z < 5], abs=1e-4)
     p = np.array([0.0, 1.0, 0.5, 1e-30, 1.0, 0.25], np.float32)
     assert saturated(p) == 3
+    assert saturated(np.array([1e-60, 1.0 - 1e-12, 0.5])) == 2  # in single precision
     odds = log_odds_of_probabilities(p)
     assert np.isfinite(odds).all()
     assert (odds[0], odds[1], odds[2]) == pytest.approx((math.log(2.0**-149), math.log(2.0**24), 0.0), rel=1e-6)

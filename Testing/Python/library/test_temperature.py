@@ -190,6 +190,19 @@ def test_equal_cases_leave_no_spread_and_the_seed_fixes_the_interval():
     assert fit.fit(seed=5).interval == fit.fit(seed=5).interval
 
 
+def test_the_interval_runs_from_the_percentile_2_5_of_the_draws_to_97_5():
+    """Of three cases one draw in 27 is three times the same: more than 2.5 %, less than 5 % of all."""
+    random = np.random.default_rng(20)
+    fit, alone = TemperatureFit(), []
+    for case, true_temperature in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        log_odds = random.normal(scale=2.0, size=(3, 3_000))
+        logits, labels = true_temperature * log_odds, drawn_from(log_odds, random)
+        fit.add(case, logits, labels)
+        alone.append(fitted(logits, labels).temperature)
+    assert fit.fit(bootstrap=5000).interval == pytest.approx((alone[0], alone[2]), rel=1e-6)
+    assert fit.fit(bootstrap=7, seed=1).interval != fit.fit(bootstrap=7, seed=2).interval
+
+
 def test_a_case_in_pieces_is_the_same_case():
     random = np.random.default_rng(14)
     log_odds = network_like(70_000, random)
@@ -202,10 +215,60 @@ def test_a_case_in_pieces_is_the_same_case():
     assert (in_pieces.cases, in_pieces.voxels) == (whole.cases, whole.voxels) == (("case",), 70_000)
 
 
+def surely_right(voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels so sure and right that single precision sees no slope of their likelihood any more."""
+    labels = np.arange(voxels) % 3
+    return 200.0 * np.eye(3)[:, labels], labels
+
+
+def test_what_a_case_was_remains_true_whatever_piece_comes_last():
+    """Wrong voxels, then sure and right ones; voxels of one spread, then level ones."""
+    random = np.random.default_rng(21)
+    log_odds = random.normal(scale=2.0, size=(3, 5_000))
+    labels = drawn_from(log_odds, random)
+    some_wrong, all_right = TemperatureFit(), TemperatureFit()
+    some_wrong.add("case", log_odds, labels)
+    some_wrong.add("case", *surely_right(900))
+    assert some_wrong.fit().status == "ok"
+    assert some_wrong.fit().temperature == pytest.approx(fitted(log_odds, labels).temperature, rel=1e-6)
+    all_right.add("case", *surely_right(900))
+    all_right.add("case", np.zeros((3, 900)), np.zeros(900, dtype=int))
+    assert all_right.fit().status == "separable"
+
+
+def test_voxels_too_sure_for_single_precision_still_are_separable():
+    result = fitted(*surely_right(900))
+    assert (result.status, result.temperature) == ("separable", 0.05)
+    assert 0.0 <= result.nll_after <= result.nll_before < 1e-9
+
+
+def test_a_member_that_says_nothing_beside_one_that_is_sure_and_right_is_separable():
+    sure, labels = surely_right(900)
+    assert fitted(np.stack([np.zeros_like(sure), sure]), labels).status == "separable"
+
+
+def test_members_that_contradict_each_other_everywhere_have_a_temperature_of_their_own():
+    """Each voxel is right with one member and wrong with the other: no voxel is lost with both, and none is right with both."""
+    margins = np.array([2.0, -1.0])
+    members = np.zeros((2, 2, 500))
+    members[:, 0] = margins[:, np.newaxis]
+
+    def mean_nll(log_beta):
+        return -math.log((1 / (1 + np.exp(-math.exp(log_beta) * margins))).mean())
+
+    result = fitted(members, np.zeros(500, dtype=int))
+    assert result.status == "ok"
+    assert result.temperature == pytest.approx(scipy_temperature(mean_nll), rel=1e-5)
+
+
 def test_a_reference_with_one_class_only_is_fitted_with_a_warning():
     random = np.random.default_rng(15)
-    result = fitted(random.normal(size=(3, 500)), np.ones(500, dtype=int))
-    assert any("one class" in warning for warning in result.warnings)
+    logits, fit = random.normal(size=(3, 500)), TemperatureFit()
+    fit.add("case", logits, np.ones(500, dtype=int))
+    assert any("one class" in warning for warning in fit.fit().warnings)
+    for labels in (np.zeros(500, dtype=int), np.ones(500, dtype=int)):
+        fit.add("case", logits, labels)
+    assert fit.fit().warnings == ()
 
 
 def test_a_probability_of_zero_does_not_spoil_the_fit():
@@ -236,6 +299,8 @@ def test_logits_that_are_no_numbers_are_refused(bad):
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
         TemperatureFit().add("a", np.zeros((3, 10)), np.zeros(9, dtype=int))
+    with pytest.raises(ValueError, match="do not fit"):
+        TemperatureFit().add("a", np.zeros((1, 10)), np.zeros(10, dtype=int))  # one class is no choice
 
 
 def test_fitting_needs_memory_for_one_chunk_only():
@@ -254,6 +319,11 @@ def test_softmax_agrees_with_scipy_along_any_axis_and_over_chunks():
     for axis in range(3):
         expected = scipy_softmax(logits / 2.5, axis=axis)
         np.testing.assert_allclose(softmax(logits, 2.5, axis=axis), expected, rtol=0, atol=1e-6)
+
+
+def test_softmax_of_half_precision_is_computed_in_single():
+    logits = np.random.default_rng(22).normal(scale=3.0, size=(5, 2000)).astype(np.float16)
+    np.testing.assert_allclose(softmax(logits, 1.7), scipy_softmax(logits.astype(float) / 1.7, axis=0), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
@@ -308,6 +378,7 @@ def test_temperature_scaling_is_a_calibrator_that_survives_json():
     assert isinstance(scaling, Calibrator)
     assert scaling.preserves == "order"
     assert TemperatureScaling.from_json(scaling.to_json()) == scaling
+    assert TemperatureScaling.from_json({"temperature": 2.03}) == scaling
     with pytest.raises(ValueError, match="platt"):
         TemperatureScaling.from_json({"method": "platt", "temperature": 1.0})
 
