@@ -15,7 +15,7 @@ from CalibUncertaintyLib.evaluation.calibration_errors import (
     maximum_error,
     signed_gap,
 )
-from CalibUncertaintyLib.evaluation.counts import CHUNK_VALUES, cell_count, count
+from CalibUncertaintyLib.evaluation.counts import CHUNK_VALUES, cell_count, count, threads_for
 from CalibUncertaintyLib.evaluation.metrics import CalibrationMetrics, RegionMetrics
 from CalibUncertaintyLib.evaluation.smooth import smooth_error
 
@@ -134,6 +134,37 @@ def test_edges_of_cells_and_their_neighbours_fall_where_the_edges_say(dtype, bin
     assert counts.cells_positive[0].tolist() == expected.tolist()
 
 
+def test_what_rounding_puts_beyond_0_and_1_is_taken_and_what_lies_further_out_is_refused():
+    near = np.array([[1.00009, -0.00009], [0.0, 1.0]])
+    counts = count(near, np.array([0, 1]), 20)
+    assert (counts.cells[0, -1], counts.cells[0, 0], counts.top[:, -1].tolist()) == (1, 1, [1, 1])
+    for wrong in (1.0002, -0.0002):
+        with pytest.raises(CalibUncertaintyError, match="outside 0 to 1"):
+            count(np.array([[wrong], [0.5]]), np.array([0]), 20)
+
+
+def test_hundreds_of_classes_are_told_apart():
+    labels = np.array([299, 256, 255, 3])
+    p = np.zeros((300, 4))
+    p[[280, 256, 255, 3], range(4)] = 1.0
+    counts = count(p, labels, 20)
+    assert np.flatnonzero(counts.top.sum(axis=1)).tolist() == [3, 255, 256, 280]
+    assert np.flatnonzero(counts.top_correct.sum(axis=1)).tolist() == [3, 255, 256]
+
+
+@pytest.mark.parametrize(("bins", "cells"), [(1, 2000), (15, 1995), (30, 2010), (1500, 1500), (5000, 5000)])
+def test_the_cells_of_a_bin_are_a_whole_number_and_one_at_least(bins, cells):
+    assert cell_count(bins) == cells
+
+
+def test_threads_are_those_asked_for_or_as_many_as_are_worth_it(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert [threads_for(10**9, wanted) for wanted in (0, 1, 7)] == [1, 1, 7]
+    assert [threads_for(values, None) for values in (0, 999_999, 1_000_000)] == [1, 1, 4]
+    monkeypatch.setattr("os.cpu_count", lambda: None)
+    assert threads_for(10**9, None) == 1
+
+
 def test_overlap_comes_from_the_same_pass():
     p, labels = predictions(5, 4000, seed=2)
     labels[labels == 3] = 0
@@ -211,6 +242,31 @@ def test_equal_mass_bins_are_exact_where_values_lie_on_few_places():
     assert adaptive_error(*cells, 4) == pytest.approx(adaptive_by_sorting(values, hits, 4), abs=1e-12)
 
 
+def test_figures_of_each_class_and_of_the_highest_read_the_cells_and_the_least_number_of_voxels():
+    p, labels = predictions(4, 600, seed=3, dtype=np.float64)
+    metrics = CalibrationMetrics(4, 10, mce_min_voxels=1)
+    metrics.add(p, labels)
+    found, counts = metrics.full_result(), count(p, labels, 10)
+    for index, row in enumerate(found["classes"].values()):
+        assert row["ace_adaptive"] == pytest.approx(adaptive_by_sorting(p[index], labels == index, 10), abs=2e-3)
+        cells = counts.cells[index], counts.cells_p[index], counts.cells_positive[index]
+        assert row["smooth_ece"] == pytest.approx(smooth_error(*cells)[0], abs=1e-12)
+    highest, right = p.max(axis=0), p.argmax(axis=0) == labels
+    assert found["ace_adaptive_toplabel"] == pytest.approx(adaptive_by_sorting(highest, right, 10), abs=2e-3)
+    top = brute(highest, right, 10, 1)["mce"]
+    assert found["mce_toplabel"] == pytest.approx(top, abs=1e-12)
+    assert top != brute(highest, right, 10, 100)["mce"]
+    parts = {
+        part: sum(brute(p[index], labels == index, 10, 1)[part] for index in range(4))
+        for part in ("reliability", "resolution", "uncertainty")
+    }
+    residual = found["brier_sum"] - parts["reliability"] + parts["resolution"] - parts["uncertainty"]
+    assert found["brier_decomposition"] == pytest.approx(parts | {"residual": residual}, abs=1e-12)
+    assert (found["bin_count"], found["mce_min_voxels"]) == (10, 1)
+    for item in (*found["bins"], *found["classes"]["2"]["bins"]):
+        assert item["gap"] == (item["confidence"] - item["accuracy"] if item["n"] else None)
+
+
 def smooth_by_brute_force(values: np.ndarray, hits: np.ndarray, width: float, points: int = 20000) -> float:
     """The integral over t with the reflected kernel summed over its images, midpoint rule."""
     t = (np.arange(points) + 0.5) / points
@@ -252,11 +308,14 @@ def test_one_bin_only_and_bins_below_the_least_number_of_voxels():
     assert signed_gap(n, p, right) == pytest.approx(0.3)
     assert maximum_error(n, p, right, min_voxels=10) == pytest.approx(0.3)
     assert math.isnan(maximum_error(n, p, right, min_voxels=11))
+    assert maximum_error(np.array([100]), np.array([50.0]), np.array([20])) == pytest.approx(0.3)
+    assert math.isnan(maximum_error(np.array([99]), np.array([50.0]), np.array([20])))
 
 
 def test_nothing_measured_is_nan_never_zero():
     nothing = np.zeros(4, int), np.zeros(4), np.zeros(4, int)
     assert all(math.isnan(measure(*nothing)) for measure in (expected_error, average_error, maximum_error, signed_gap))
+    assert math.isnan(maximum_error(*nothing, min_voxels=0))
     assert math.isnan(adaptive_error(*nothing, 2))
     assert all(math.isnan(value) for value in smooth_error(*nothing))
     assert all(math.isnan(value) for value in brier_decomposition(*nothing, math.nan).values())
@@ -282,11 +341,20 @@ def test_what_is_refused_leaves_the_accumulator_as_it_was():
     late[:, -1] = np.nan
     with pytest.raises(CalibUncertaintyError, match="NaN"):
         metrics.add(late, labels)
-    with pytest.raises(CalibUncertaintyError, match="own labels"):
-        metrics.add(good, labels + 1)
+    for no_class in (2, -1):
+        with pytest.raises(CalibUncertaintyError, match="own labels"):
+            metrics.add(good, np.where(np.arange(30000) == 7, no_class, labels.astype(int)))
     assert metrics.full_result() == before
-    with pytest.raises(ValueError, match="names"):
-        CalibrationMetrics(3, names=("a", "b"))
+    for names in (("a", "b"), ("a", "b", "b")):
+        with pytest.raises(ValueError, match="names"):
+            CalibrationMetrics(3, names=names)
+    with pytest.raises(ValueError, match="one bin"):
+        CalibrationMetrics(3, bins=0)
+    with pytest.raises(ValueError, match="merge"):
+        metrics.merge(CalibrationMetrics(2, bins=10))
+    # both have 2000 cells
+    with pytest.raises(ValueError, match="merge"):
+        count(good, labels, 40).add(count(good, labels, 50))
 
 
 def test_regions_compare_the_probability_of_being_inside():
@@ -310,3 +378,28 @@ def test_regions_compare_the_probability_of_being_inside():
     empty = RegionMetrics(("whole", "core")).full_result()
     assert (empty["status"], empty["regions"]["core"]["dice_status"]) == ("empty_roi", "empty_roi")
     assert math.isnan(empty["ece_class"])
+
+
+def test_regions_are_averaged_each_by_its_decision_and_by_its_probability(monkeypatch):
+    """The third is nowhere, drawn or predicted: it has no part in the mean overlap. In steps of fewer voxels than there are."""
+    monkeypatch.setattr("CalibUncertaintyLib.evaluation.metrics.CHUNK_VOXELS", 20)
+    random = np.random.default_rng(4)
+    p = random.random((3, 900))
+    truth = random.random((3, 900)) < p**2
+    p[2], truth[2] = 0.1 * p[2], False
+    metrics = RegionMetrics(("whole", "core", "nowhere"), 10, mce_min_voxels=50)
+    metrics.add(p, truth)
+    found = metrics.full_result()
+    decided = p > 0.5
+    sure, right = np.where(decided, p, 1 - p), decided == truth
+    each = [brute(*of_region, 10, 50) for of_region in zip(sure, right, strict=True)]
+    for key in ("ece", "ace", "mce"):
+        assert found[f"{key}_toplabel"] == pytest.approx(np.mean([one[key] for one in each]), abs=1e-12), key
+    adaptive = [adaptive_by_sorting(*of_region, 10) for of_region in zip(sure, right, strict=True)]
+    assert found["ace_adaptive_toplabel"] == pytest.approx(np.mean(adaptive), abs=2e-3)
+    table = [(item["n"], item["confidence"], item["accuracy"]) for item in found["bins"] if item["n"]]
+    assert np.array(table) == pytest.approx(np.array(binned(sure.ravel(), right.ravel(), 10)), abs=1e-12)
+    overlaps = 2 * (decided & truth)[:2].sum(axis=1) / (decided[:2].sum(axis=1) + truth[:2].sum(axis=1))
+    assert found["dice"] == pytest.approx(overlaps.mean())
+    assert (found["dice_classes_used"], found["dice_classes_total"]) == (2, 3)
+    assert (found["bin_count"], found["mce_min_voxels"]) == (10, 50)

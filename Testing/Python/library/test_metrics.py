@@ -238,7 +238,8 @@ def test_region_scores_that_make_no_sense_are_refused():
         metrics.add(np.full((3, 3), 0.5), np.zeros((3, 3), bool))
     with pytest.raises(CalibUncertaintyError, match="NaN"):
         metrics.add(np.full((2, 1), np.nan), np.ones((2, 1), bool))
-    with pytest.raises(ValueError, match="names"):
-        RegionMetrics(("whole", "whole"))
+    for names in (("whole", "whole"), ()):
+        with pytest.raises(ValueError, match="names"):
+            RegionMetrics(names)
     with pytest.raises(ValueError, match="other regions"):
         metrics.merge(RegionMetrics(("whole", "rim")))
