@@ -157,6 +157,12 @@ def test_the_whole_curve_and_its_best_threshold_are_those_of_every_value(case):
     assert best["error_dice"] == curve["error_dice"].max() == counts.at_threshold(best["threshold"])["error_dice"]
 
 
+def test_of_equally_good_thresholds_the_lowest_is_the_best():
+    counts = counted(np.float32([2, 1, 1, 1]), [True, True, False, False], np.ones(4), np.ones(4))
+    assert counts.error_dice_curve()["error_dice"] == pytest.approx([2 / 3, 2 / 3])
+    assert counts.best_threshold() == {"threshold": 1.0, "error_dice": pytest.approx(2 / 3)}
+
+
 def test_a_threshold_between_codes_is_rounded_down_and_says_so():
     u = values_of(np.arange(20000, 20010))
     counts = counted(u, np.arange(10) >= 5, np.ones(10), np.ones(10))
@@ -328,6 +334,7 @@ def test_a_region_without_voxels_without_errors_or_with_errors_only_has_no_ranki
     assert [everything[name] for name in ("error_dice", "precision")] == [0.0, 0.0]
     assert math.isnan(everything["recall"])
     assert math.isnan(counts.best_threshold()["threshold"])
+    assert np.isnan(counts.error_dice_curve()["recall"]).all()
     empty = LocalisationCounts().at_threshold(0.5)
     assert all(math.isnan(empty[name]) for name in ("error_dice", "recall", "precision", "flagged_share"))
     wrong = counted(np.linspace(0, 1, 30), ~none, ~none, none).at_threshold(math.inf)
@@ -356,19 +363,22 @@ def test_wrong_input_is_refused_and_nothing_is_counted():
     counts = LocalisationCounts()
     with pytest.raises(CalibUncertaintyError, match="NaN"):
         counts.add(np.array([0.5, math.nan]), [True, False], [True, True], [True, True])
-    with pytest.raises(ValueError):
-        counts.add(np.zeros(3), np.zeros(3), np.zeros(2), np.zeros(3))
+    for shapes in ((3, 3, 2, 3), ((2, 3),) * 4):
+        with pytest.raises(ValueError, match=r"four \(N,\) arrays"):
+            counts.add(*map(np.zeros, shapes))
     assert counts.n == 0
 
 
 def test_the_boundary_reaches_a_voxels_diagonal_and_two_millimetres_at_least():
     assert boundary_mm((1.0, 1.0, 1.0)) == 2.0
     assert boundary_mm((3.0, 0.8, 0.8)) == pytest.approx(math.sqrt(9 + 2 * 0.64))
-    with pytest.raises(ValueError):
-        boundary_mm((1.0, 0.0, 1.0))
+    for wrong in ((1.0, 0.0, 1.0), (1.0, math.inf, 1.0), (1.0, math.nan, 1.0), (1.0, 1.0)):
+        with pytest.raises(ValueError, match="spacings"):
+            boundary_mm(wrong)
     limit = boundary_mm((3.0, 0.8, 0.8))
-    distance = np.float32([0, limit, -limit, limit + 0.01, math.inf])
-    assert near_boundary(distance, limit).tolist() == [True, True, True, False, False]
+    near = np.float32([0, limit, -limit, limit + 5e-5, -limit - 5e-5])  # the last two by the rounding of distances
+    assert near_boundary(near, limit).all()
+    assert not near_boundary(np.float32([limit + 1e-3, -limit - 1e-3, math.inf, -math.inf]), limit).any()
 
 
 def test_ninety_five_of_a_hundred_wrong_voxels_are_enough_for_the_false_positive_rate():
