@@ -76,7 +76,7 @@ class Result:
 
         See `ct_digest.ct_digest` for what is compared.
         """
-        return has_voxels(array, self.provenance["ct"].get("voxels_digest"))
+        return has_voxels(array, self.provenance.get("ct", {}).get("voxels_digest"))
 
     @property
     def calibrated(self) -> bool:

@@ -17,7 +17,8 @@ def problem_in(content: Mapping) -> str:
     """
     problem = first_problem(content, "", _RESULT)
     for name, checks in _PARTS.items():
-        problem = problem or first_problem(content[name], f"{name}.", checks)
+        if name in content:
+            problem = problem or first_problem(content[name], f"{name}.", checks)
     for where, checks in _LISTS.items():
         if problem:
             return problem
@@ -83,9 +84,10 @@ def _or_null(check: Check) -> Check:
 
 
 _LARGEST = math.ldexp(1.0, 127)  # what single precision holds, and no NaN
-_OBJECTS = ("box", "calibration", "ct", "geometry", "maps", "model", "roi", "segmentation", "threshold")
+_OBJECTS = ("box", "calibration", "geometry", "maps", "model", "roi", "segmentation", "threshold")
 _RESULT = {
     **{name: (True, object_) for name in _OBJECTS},
+    "ct": (False, object_),
     "regions": (True, list_),
     "members": (True, _filled),
     "miss_probability": (False, _zero_or_above),

@@ -90,7 +90,8 @@ def test_no_field_that_is_changed_ends_in_anything_but_one_line(made):
     [
         (lambda c: c.pop("roi"), "roi is missing"),
         (lambda c: c.pop("box"), "box is missing"),
-        (lambda c: c.pop("ct"), "ct is missing"),
+        (lambda c: c.update(ct="ct.nii.gz"), "ct must be an object"),
+        (lambda c: c["ct"].pop("path"), "ct.path is missing"),
         (lambda c: c["ct"].update(voxels_digest=7), "ct.voxels_digest must be text"),
         (lambda c: c["maps"]["distance"].pop("file"), "maps.distance must be an object that names a file"),
         (lambda c: c["maps"].update(body={"file": "../x"}), "maps.body must be an object that names a file"),
