@@ -61,6 +61,13 @@ def test_every_missing_byte_and_every_voxel_that_is_no_number_is_counted(version
         assert "3 voxels that are not numbers" in refusal(written(path, version, order, dtype, array))
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_double_is_read_as_one_number_though_half_of_it_looks_like_none(order, tmp_path):
+    array = np.full(SHAPE, 1.0 + 0x7FC00000 * 2.0**-52)
+    assert np.isnan(array.view(np.float32)).any()
+    check_nifti(written(tmp_path / "a.nii", order=order, dtype="f8", array=array))
+
+
 @pytest.mark.parametrize(("version", "order", "at", "layout"), [
     ("NIfTI-1", "<", 80, "<f"), ("NIfTI-1", ">", 88, ">f"), ("NIfTI-2", "<", 112, "<d"), ("NIfTI-2", ">", 128, ">d"),
 ])  # fmt: skip

@@ -29,3 +29,10 @@ def test_a_threshold_on_the_grid_splits_values_and_codes_alike():
 def test_the_ends():
     assert codes_of(np.float32([0, -1, 1e-9, 2.0**-24, 256, 1e30])).tolist() == [0, 0, 0, 1, COUNT - 1, COUNT - 1]
     assert values_of(np.array([0, 1, COUNT - 1])).tolist() == [0, 2.0**-24, 256]
+
+
+def test_codes_have_the_shape_of_the_values_and_what_is_no_number_is_above_all():
+    values = np.random.default_rng(2).random((4, 6))
+    assert (codes_of(values.T[::2]) == codes_of(values)[:, ::2].T).all()
+    assert codes_of(0.5).shape == ()
+    assert codes_of(np.float32([np.nan, np.inf])).tolist() == [COUNT - 1, COUNT - 1]
