@@ -61,6 +61,26 @@ def test_a_region_of_interest_limits_every_figure():
     }
 
 
+def test_a_region_of_interest_that_cuts_a_structure_limits_its_pieces_and_its_entropy():
+    u, label, roi = scene()
+    roi[:, :, :5] = False  # the small piece is left out, the large one cut
+    entropy = np.random.default_rng(9).random(u.shape, np.float32)
+    found = aggregate(u, label, SPACING, NAMES, roi, entropy_of=lambda k: entropy)["structures"]["1"]
+    inside = (label == 1) & roi
+    assert (found["voxels"], found["component_count"]) == (inside.sum(), 1)
+    (piece,) = found["components"]
+    assert piece["volume_ml"] == pytest.approx(inside.sum() * 0.003)
+    assert (piece["mean"], piece["max"]) == pytest.approx((u[inside].mean(dtype=float), u[inside].max()))
+    assert found["seg_entropy_k"] == pytest.approx(entropy[inside].mean(dtype=float))
+
+
+def test_the_worst_window_of_a_thin_image_is_as_thick_as_the_image():
+    u, label, _ = scene()
+    found = aggregate(u[:4], label[:4], SPACING, NAMES)["case"]
+    assert found["patch"] == pytest.approx(patch_score(u[:4]))
+    assert found["patch_mean"] == pytest.approx(patch_score(u[:4], mean=True)) == pytest.approx(found["patch"] / 400)
+
+
 def test_every_figure_of_a_structure_is_of_its_voxels():
     u, label, _ = scene()
     entropy = np.random.default_rng(9).random(u.shape, np.float32)
@@ -118,6 +138,9 @@ def test_where_nothing_is_predicted_the_image_is_summed_and_the_rest_is_unknown(
     assert {figures["status"] for figures in found["structures"].values()} == {"not_predicted"}
     fallen_back = aggregate(u, np.zeros_like(label), SPACING, NAMES, fall_back=True)["case"]
     assert fallen_back["fg"] == fallen_back["boundary"] == fallen_back["mean"]
+    roi = np.arange(u.size).reshape(u.shape) % 3 == 0
+    inside = aggregate(u, np.zeros_like(label), SPACING, NAMES, roi, fall_back=True)["case"]
+    assert inside["fg"] == inside["boundary"] == inside["mean"] == pytest.approx(u[roi].mean(dtype=float))
 
 
 def test_an_empty_region_of_interest_has_no_figure_at_all():

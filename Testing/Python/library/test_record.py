@@ -353,7 +353,7 @@ def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document, exte
         document = extended_document()
         assert problem_in(document) == ""
 
-    values = [KeyError, None, True, -1, 0, 1, 1.5, "", "text", "all", "f" * 64, [], [1], [1, 1], [1, 2], ["a"], {}, {"1": "a"},
+    values = [KeyError, None, True, -1, 0, 1, 1.5, "", "text", "all", "f" * 64, "f" * 65, [], [1], [1, 1], [1, 2], ["a"], {}, {"1": "a"},
               {"0": "a"}, {"1": 2}, {"²": "a"}, {"٣": "a"}, 1e-300, 0.04, 20.1, [1e-300, 1], [1, 21], "members",
               [[1, 2], None], [[1, 2], [2]], [1, [1]], 2]
     compared = refused = 0
@@ -389,3 +389,12 @@ def test_a_wrong_field_is_named_in_one_line(document, place, value, named):
     problem = problem_in(changed(document, place, value))
     assert problem.startswith(named)
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize(("name", "value", "named"), [
+    ("temperature", [1.5], "temperature must be one number or as many as the model has labels (2), got 1"),
+    ("member_temperature", [1.5], "member_temperature must be one number or as many as the model has labels (2), got 1"),
+    ("temperature_interval", [[1.0, 2.0]], "temperature_interval must have as many intervals as the model has labels (2)"),
+])
+def test_one_number_is_not_enough_for_two_regions(name, value, named):
+    assert problem_in(changed(extended_document(), ("entries", 0, name), value)) == f"entries[0].{named}"

@@ -220,6 +220,7 @@ def test_temperatures_of_regions_survive_the_file_and_are_shown(tmp_path):
         ({"temperature": [1.5], "temperature_interval": [1.0, 2.0]}, "entries[0].temperature_interval must be one where"),
         ({"temperature": 1.5, "temperature_interval": [[1.0, 2.0]]}, "entries[0].temperature_interval must be one where"),
         ({"temperature": [1.5], "temperature_interval": [[1.0, 2.0], None]}, "entries[0].temperature_interval must have as many"),
+        ({"member_temperature": [1.5, 2.0]}, "entries[0].member_temperature must be one number or as many as the model has"),
         ({"temperature": [0.0]}, "entries[0].temperature must be a number from 0.05 to 20, or a list"),
         ({"temperature": []}, "entries[0].temperature must be a number"),
     ],
@@ -245,6 +246,11 @@ def test_wrong_temperatures_of_regions_are_named(change, named):
         ({"models": TWO_MODELS[:1]}, "members.models must be a list of at least two"),
         ({"models": [{"name": "A"}, {}]}, "members.models[0].plans_sha256 is missing"),
         ({"duplicates": [{"fold": 0}]}, "members.duplicates[0].checkpoint is missing"),
+        ({"checkpoints": FINALS[:1]}, "members.checkpoints must name each of the folds and no other"),
+        (
+            {"previous": {"plans_sha256": "a" * 64, "checkpoints": [], "previous": {"plans_sha256": "a" * 64}}},
+            "members.previous.previous.checkpoints is missing",
+        ),
     ],
 )
 def test_wrong_members_are_named(change, named):
