@@ -260,6 +260,22 @@ def test_a_panel_of_400_pixels_shows_everything(finished):
         assert least_width(finished) <= 400
 
 
+@pytest.mark.parametrize("name", ["roiOfComboBox", "roiSideComboBox", "ctWindowComboBox"])
+def test_a_panel_of_400_pixels_cuts_off_no_choice(finished, name):
+    from PySide6.QtWidgets import QStyle, QStyleOptionComboBox
+
+    finished.widget.resize(400, finished.widget.heightForWidth(400))
+    finished.widget.grab()  # lays everything out at that width, as on a screen
+    assert finished.widget.width <= 400
+    combo, option = getattr(finished.ui, name), QStyleOptionComboBox()
+    combo.initStyleOption(option)
+    part = QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, combo
+    room = combo.style().subControlRect(*part).width()
+    texts = [combo.itemText(index) for index in range(combo.count)]
+    assert len(texts) > 2
+    assert [text for text in texts if option.fontMetrics.horizontalAdvance(text) > room] == []
+
+
 def test_in_a_narrow_table_details_give_way_to_the_names_of_structures_and_come_back(finished, slicer_application):
     import qt
     from CalibUncertaintyPanel.reviewFilter import ReviewFilter
