@@ -20,15 +20,15 @@ sleepers:
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .boxes import Box
 from .member_labels import MemberLabels
+from .member_sums import MemberMeans, MemberSums
 from .resampling import GridReturn
 from .scratch import Scratch
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import torch
 
 WAKES_AT = 1e-3
-LOG_CLIP = 1e-7  # no logarithm is taken of less
-EXTRAS = ("squares", "log_probabilities", "votes")
 CELL = (8, 32, 32)  # CT voxels
 _AT_ONCE_BYTES = 1 << 21
 
@@ -56,42 +54,14 @@ class CellBlock:
         return itertools.product(*(range(a, b + 1) for a, b in zip(self.first, self.last, strict=True)))
 
 
-@dataclass(frozen=True)
-class MemberMeans:
-    """Of all members at one window, float32: mean probability (C, ...) at each temperature asked for, mean entropy (...).
-
-    The entropy is at the first temperature; of sigmoid heads the mean over regions of each region's binary entropy. extras: at the
-    first temperature too, what was asked for: squares (...), the sum over channels of p^2; log_probabilities (C, ...), ln p of each
-    channel, no less than ln `LOG_CLIP`, of sigmoid heads ln p and then ln (1 - p) of each, (2 C, ...); votes (C, ...), the share
-    of members that decide for each channel (sigmoid: p > 0.5).
-    """
-
-    probability: tuple[np.ndarray, ...]
-    entropy: np.ndarray
-    extras: dict[str, np.ndarray] = field(default_factory=dict)
-
-
 class Cells:
     """The store of sums, one array a wakened cell: every temperature's sum of probabilities, the sum of entropies, the extras'."""
 
     def __init__(
-        self,
-        ct_shape: Sequence[int],
-        channels: int,
-        sigmoid: bool,
-        temperatures: Sequence[float | Sequence[float] | np.ndarray],
-        scratch: Scratch,
-        extras: Sequence[str] = (),
-        labels: MemberLabels | None = None,
+        self, ct_shape: Sequence[int], sums: MemberSums, scratch: Scratch, labels: MemberLabels | None = None
     ) -> None:
-        """temperatures: each a number, one for each channel, or (sources, 1 or channels): one for each set of weights.
-        labels: what takes every member's own labels as well."""
-        if not set(extras) <= set(EXTRAS):
-            raise ValueError(f"extras are some of {EXTRAS}, got {extras}")
-        self._shape, self._channels, self._sigmoid = tuple(ct_shape), channels, sigmoid
-        rows = [np.atleast_2d(np.asarray(t, np.float32)) for t in temperatures]
-        self._temperatures = [np.broadcast_to(t, (len(t), channels)) for t in rows]
-        self._rows = self._rows_of(["entropy", *extras])
+        """sums: what is summed up of each member. labels: what takes every member's own labels as well."""
+        self._shape, self._sums = tuple(ct_shape), sums
         self._scratch, self._file, self._end, self.labels = scratch, None, 0, labels
         self._in_memory: dict[tuple[int, int, int], np.ndarray] = {}
         self._in_file: dict[tuple[int, int, int], int] = {}
@@ -120,7 +90,7 @@ class Cells:
     @property
     def most_at_once(self) -> int:
         """How many cells may be worked on in one go: fewer, larger operations are quicker, up to what a processor's cache holds."""
-        return max(1, _AT_ONCE_BYTES // (4 * self._values * int(np.prod(CELL))))
+        return max(1, _AT_ONCE_BYTES // (4 * self._sums.values * int(np.prod(CELL))))
 
     def add(
         self, block: CellBlock, logits: torch.Tensor, before: Callable[[], Iterator[tuple[int, torch.Tensor]]], source: int = 0
@@ -131,11 +101,11 @@ class Cells:
         called where the block has only now woken.
         """
         window = self.block_window(block)
-        added = np.zeros((self._values, *_shape(window)), np.float32)
+        added = np.zeros((self._sums.values, *_shape(window)), np.float32)
         if not block.awake:
             for count, earlier in before():
-                self._sum(added, earlier, count)
-        self._sum(added, logits, 1, source)
+                self._sums.add(added, earlier, count)
+        self._sums.add(added, logits, 1, source)
         if self.labels is not None:
             self.labels.add(self.members, logits, ((cell, _inside(self.window(cell), window)) for cell in block.cells))
         for cell in block.cells:
@@ -152,68 +122,22 @@ class Cells:
         first, last = self.window(block.first), self.window(block.last)
         return tuple(slice(a.start, b.stop) for a, b in zip(first, last, strict=True))
 
-    @property
-    def _values(self) -> int:
-        return max(rows.stop for rows in self._rows.values())
-
-    def _rows_of(self, names: Sequence[str]) -> dict[str, slice]:
-        """Where each sum at the first temperature lies in a cell's array, behind the probabilities of every temperature."""
-        sizes = {"log_probabilities": self._channels * (2 if self._sigmoid else 1), "votes": self._channels}
-        found, begin = {}, len(self._temperatures) * self._channels
-        for name in names:
-            found[name] = slice(begin, begin + sizes.get(name, 1))
-            begin = found[name].stop
-        return found
-
-    def _at(self, source: int | None) -> list[np.ndarray]:
-        """The temperatures (C,) of a source; None for a mean over several: the highest, at which they are still sure where they
-        are silent."""
-        return [
-            t.max(axis=0) if source is None and len(t) > 1 else t[(source or 0) % len(t)] for t in self._temperatures
-        ]
-
-    def _sum(self, sums: np.ndarray, logits: torch.Tensor, count: int, source: int | None = None) -> None:
-        """Add `count` times what is kept of these logits."""
-        import torch
-
-        logits = logits.float()
-        into = torch.from_numpy(sums)
-        for index, temperature in enumerate(self._at(source)):
-            z = logits
-            if (temperature != 1).any():
-                z = logits / torch.from_numpy(temperature.copy()).to(logits.device)[:, None, None, None]
-            p, others = _statistics(z, self._sigmoid, self._rows if index == 0 else ())
-            into[index * self._channels : (index + 1) * self._channels].add_(p.cpu(), alpha=count)
-            for name, values in others.items():
-                into[self._rows[name]].add_(values.cpu(), alpha=count)
-
     def means(self, window: Box, pooled: np.ndarray) -> MemberMeans:
         """At a window of the cropped CT grid whose mean logits (C, ...) are given."""
         import torch
 
-        logits = torch.from_numpy(np.ascontiguousarray(pooled)).float()
-        probability, others = [], {}
-        for index, temperature in enumerate(self._at(None)):
-            z = logits / torch.from_numpy(temperature.copy())[:, None, None, None]
-            p, found = _statistics(z, self._sigmoid, self._rows if index == 0 else ())
-            probability.append(p.numpy())
-            others |= {name: values.float().numpy() for name, values in found.items()}
+        sums = np.zeros((self._sums.values, *pooled.shape[1:]), np.float32)
+        # asleep all members are their mean
+        self._sums.add(sums, torch.from_numpy(np.ascontiguousarray(pooled)), self.members)
         for cell in self._cells_in(window):
-            sums = self._read(cell)
-            if sums is None:
+            held = self._read(cell)
+            if held is None:
                 continue
             box = self.window(cell)
             shared = window.within(Box(tuple(s.start for s in box), tuple(s.stop for s in box)))
             inside, there = _inside(shared.slices, box), _inside(shared.slices, window.slices)
-            for index, values in enumerate(probability):
-                part = sums[(slice(index * self._channels, (index + 1) * self._channels), *inside)]
-                np.divide(part, np.float32(self.members), out=values[(slice(None), *there)])
-            for name, rows in self._rows.items():
-                np.divide(sums[(rows, *inside)], np.float32(self.members), out=others[name][(slice(None), *there)])
-        entropy = others.pop("entropy")[0]
-        if "squares" in others:
-            others["squares"] = others["squares"][0]
-        return MemberMeans(tuple(probability), entropy, others)
+            sums[(slice(None), *there)] = held[(slice(None), *inside)]
+        return self._sums.means(sums, self.members)
 
     def _cells_in(self, window: Box) -> Iterator[tuple[int, int, int]]:
         first = [a // size for a, size in zip(window.start, CELL, strict=True)]
@@ -230,7 +154,7 @@ class Cells:
             return self._in_memory[cell]
         if cell not in self._in_file:
             return None
-        sums = np.empty((self._values, *_shape(self.window(cell))), np.float32)
+        sums = np.empty((self._sums.values, *_shape(self.window(cell))), np.float32)
         self._file.read(self._in_file[cell], sums)
         return sums
 
@@ -334,46 +258,6 @@ def rectangles(state: np.ndarray, most: int) -> Iterator[tuple[slice, slice]]:
         rows = slice(row, row + height)
         left[rows, columns] = 0
         yield rows, columns
-
-
-def _statistics(z: torch.Tensor, sigmoid: bool, names: Collection[str]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """(C, ...) float32 logits to probabilities, and to what is wanted of "entropy" (nats) and `EXTRAS`, each (n, ...)."""
-    import torch
-
-    if sigmoid:
-        p = torch.sigmoid(z)
-        logarithm = -torch.nn.functional.softplus(torch.cat([-z, z])) if "log_probabilities" in names else None
-    else:
-        logarithm = torch.log_softmax(z, dim=0)
-        p = logarithm.exp()
-    found = {}
-    if "entropy" in names:
-        # of a region binary entropy, exact in both tails
-        found["entropy"] = (
-            (torch.nn.functional.softplus(z) - p * z).mean(dim=0, keepdim=True)
-            if sigmoid
-            else (p * logarithm).sum(dim=0, keepdim=True).neg_()
-        ).clamp_(min=0)
-    if "squares" in names:
-        found["squares"] = (p * p).sum(dim=0, keepdim=True)
-    if "votes" in names:
-        found["votes"] = p > 0.5 if sigmoid else _first_largest(p)
-    if "log_probabilities" in names:
-        found["log_probabilities"] = logarithm.clamp_(min=math.log(LOG_CLIP))
-    return p, found
-
-
-def _first_largest(p: torch.Tensor) -> torch.Tensor:
-    """Where each channel of (C, ...) is the first that holds the largest value. torch's argmax takes many times as long."""
-    import torch
-
-    largest, votes = p.amax(dim=0), torch.empty_like(p, dtype=torch.bool)
-    open_still = torch.ones_like(largest, dtype=torch.bool)
-    for vote, of_channel in zip(votes, p, strict=True):
-        torch.eq(of_channel, largest, out=vote)
-        vote &= open_still
-        open_still ^= vote
-    return votes
 
 
 def _inside(window: Sequence[slice], around: Sequence[slice]) -> tuple[slice, ...]:

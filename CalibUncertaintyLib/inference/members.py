@@ -268,12 +268,6 @@ class MemberPredictor:
                     f"The device's memory was too short for {len(tiles)} tiles at a time; going on with {len(tiles) // 2}"
                 )
                 return ask(tiles, number)
-            if not is_finite(answers):
-                wrong = number + next(i for i, answer in enumerate(answers) if not is_finite(answer))
-                raise CalibUncertaintyError(
-                    f"{name} gives values that are not numbers in tile {wrong + 1} of {window.tiles}; its training diverged, or"
-                    " the input holds values beyond any CT's"
-                )
             return answers
 
         def on_cpu(message: str) -> None:
@@ -284,11 +278,25 @@ class MemberPredictor:
         with contextlib.closing(finished):
             for first, planes in finished:
                 if not is_finite(planes):
+                    self._refuse_tile(member, window)
                     raise CalibUncertaintyError(
                         f"{name} gives values too large for nnU-Net's half precision at planes {first + 1} to"
                         f" {first + len(planes)} of the network's grid; its training diverged"
                     )
                 yield first, planes
+                del planes  # else it would lie in the way of the next forward
+
+    def _refuse_tile(self, member: Member, window: SlidingWindow) -> None:
+        """Name the first tile in which a member gives values that are not numbers; nothing where there is none.
+
+        Every tile is asked again: looking at each of all members' answers would take time that only a broken model is worth.
+        """
+        for number, tile in window.numbered_tiles():
+            if not is_finite(self._forward(self._models[member.model], member, tile.to(self.device), number)):
+                raise CalibUncertaintyError(
+                    f"{self.name_of(member)} gives values that are not numbers in tile {number + 1} of {window.tiles}; its training"
+                    " diverged, or the input holds values beyond any CT's"
+                )
 
     def _forward(self, model: _Model, member: Member, tiles: torch.Tensor, number: int) -> torch.Tensor:
         """Logits (n, heads, patch) of tiles (n, channels, patch): nnU-Net's own order of flips and additions."""

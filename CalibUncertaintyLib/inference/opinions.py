@@ -1,58 +1,29 @@
-"""What the members say about one case: their running sums, kept on the network's grid, read back at any window of the CT grid.
+"""What the members say about one case: their running sum, kept on the network's grid, read back at any window of the CT grid.
 
 One member after the other walks through the volume; its logits are added to a sum, looked at for where anything but background
-is likely, and forgotten (or kept, where a temperature is to be fitted inside the mean over members).
+is likely, and put away in a file, for what is wanted of each member by itself. Members too many for the disk are summed up on the
+way instead (`cells`) and forgotten.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import CalibUncertaintyError
 from ..progress import Progress
 from .boxes import Box, merged, places
-from .cells import CELL, CellFeeder, Cells, MemberMeans
+from .cells import CELL, CellFeeder, Cells
+from .kept_logits import KeptLogits, logit_bytes, room_for_logits
 from .member_labels import MemberLabels
+from .member_sums import MemberSums
 from .members import Member, MemberPredictor, Prepared
-from .resampling import GridReturn
 from .scratch import Blocks, Scratch
 from .seen import MemberSample, Seen, has_label, largest_foreground
+from .slabs import Pool, Slab, SlabReader
 from .sliding_window import is_finite
-
-
-@dataclass(frozen=True)
-class Slab:
-    """At one window: where in the box it lies, the pooled logits (C, ...) float16, and what is known of the members there.
-
-    means: of the members' probabilities, where there are several and temperatures were given. members: every member's logits
-    (C, ...) float16, where they were kept; a single member is the pool. around(halo) -> the pooled logits of the window grown by so
-    many voxels (as far as nnU-Net's crop reaches), where that lies on the CT grid, and where the window lies in it.
-    """
-
-    inside: tuple[slice, slice, slice]
-    pooled: np.ndarray
-    means: MemberMeans | None = None
-    members: list[np.ndarray] = field(default_factory=list)
-    around: Callable[[Sequence[int]], tuple[np.ndarray, Box, tuple[slice, ...]]] | None = None
-
-
-@dataclass
-class _Pool:
-    """The members of one model folder, which share a grid: the sum of their logits, later their mean; and where to look.
-
-    A plan whose interpolation is not separable is looked at on the CT grid, after its own rule has brought it there.
-    """
-
-    grid: GridReturn
-    total: Blocks
-    seen: Seen
-    count: int
-    asked: int = 0
-    kept: list[Blocks] = field(default_factory=list)
 
 
 class Opinions:
@@ -66,18 +37,19 @@ class Opinions:
     def __init__(
         self, predictor: MemberPredictor, case: Prepared, scratch: Scratch, temperatures: Sequence, pool_temperature,
         pool_probabilities: bool, keep_members: bool, extras: Sequence[str] = (), keep_labels: bool = False,
+        kept_bytes: int | None = None,
     ) -> None:  # fmt: skip
         self.case, self.members, self.n_classes = case, predictor.members, predictor.n_classes
         self._sources = list(dict.fromkeys(map(source_of, self.members)))
         self._sigmoid, self._scratch, self._as_stock = predictor.heads.sigmoid, scratch, predictor.adds_as_stock
         several = len(self.members) > 1
-        self._keep = keep_members and several
+        sums = MemberSums(self.n_classes, self._sigmoid, temperatures, extras) if several and temperatures else None
+        room = room_for_logits(scratch) if kept_bytes is None else kept_bytes
+        self._keep = several and (keep_members or (sums is not None and self._kept_bytes() <= room))
         self._cells = None
-        if several and temperatures:
+        if sums is not None and not self._keep:
             labels = MemberLabels(len(self.members), predictor.heads, scratch) if keep_labels else None
-            self._cells = Cells(
-                case.grid.ct_shape, self.n_classes, self._sigmoid, temperatures, scratch, extras, labels
-            )
+            self._cells = Cells(case.grid.ct_shape, sums, scratch, labels)
         used = [
             np.broadcast_to(np.atleast_2d(np.asarray(t, float)).max(axis=0), (self.n_classes,))
             for t in (1.0, pool_temperature, *temperatures)
@@ -89,21 +61,30 @@ class Opinions:
             self._factor = float((self.n_classes - 1) ** (1 - 1 / self._highest[0]))
         self._pools = [self._pool(index, prepared) for index, prepared in enumerate(case.cases)]
         self._sample = MemberSample(len(self.members), self._sigmoid)
+        self._reader = SlabReader(
+            case, self._pools, len(self.members), sums, self._cells, keep_labels and several, self._sigmoid
+        )
 
-    def _pool(self, index: int, prepared) -> _Pool:
+    def _kept_bytes(self) -> int:
+        """What it takes to keep every member's logits."""
+        sizes = [logit_bytes(self.n_classes, _looked_at(prepared)) for prepared in self.case.cases]
+        return sum(sizes[member.model] for member in self.members)
+
+    def _pool(self, index: int, prepared) -> Pool:
         shape = tuple(int(n) for n in prepared.data.shape[1:])
         # where stock nnU-Net would add these members it adds them in half precision; many more would lose digits, or overflow
         total = self._scratch.blocks(
             (self.n_classes, *shape[1:]), np.float16 if self._as_stock else np.float32, shape[0]
         )
-        seen = Seen(shape if prepared.grid.separable else prepared.grid.ct_shape)
-        return _Pool(prepared.grid, total, seen, sum(member.model == index for member in self.members))
+        seen = Seen(_looked_at(prepared))
+        return Pool(prepared.grid, total, seen, sum(member.model == index for member in self.members))
 
     @classmethod
     def ask(
         cls, predictor: MemberPredictor, case: Prepared, scratch: Scratch, progress: Progress,
         temperatures: Sequence[float | Sequence[float] | np.ndarray] = (), pool_temperature: float | Sequence[float] = 1.0,
         pool_probabilities: bool = False, keep_members: bool = False, extras: Sequence[str] = (), keep_labels: bool = False,
+        kept_bytes: int | None = None,
     ) -> Opinions:  # fmt: skip
         """Run every member once.
 
@@ -111,11 +92,13 @@ class Opinions:
         region of a sigmoid model, or (sources, 1 or C): one for each set of weights, in the order of `MemberSet.sources`.
         pool_temperature: of the pool; pool_probabilities: that the pool is the mean of probabilities: both only for where to
         look. keep_members: keep every member's logits for `Slab.members`. extras: what else is averaged over the members at the
-        first of the temperatures, names of `cells.EXTRAS`. keep_labels: keep what each member by itself would draw; needs several
-        members and temperatures.
+        first of the temperatures, names of `member_sums.EXTRAS`. keep_labels: keep what each member by itself would draw; needs
+        several members and temperatures. kept_bytes: what members' logits may take of the disk where only means and labels are
+        wanted of them; a quarter of what is free unless given. Where they take more, `Cells` sums up, within the bounds it states.
         """
         opinions = cls(
-            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members, extras, keep_labels
+            predictor, case, scratch, temperatures, pool_temperature, pool_probabilities, keep_members, extras, keep_labels,
+            kept_bytes,
         )  # fmt: skip
         # closed here and now: an error's traceback would keep what they hold, and their number of threads, for long
         with closing(predictor.predict(case, progress)) as asked:
@@ -131,7 +114,7 @@ class Opinions:
 
     @property
     def member_labels(self) -> MemberLabels | None:
-        """What each member by itself would draw, where that was kept."""
+        """What each member by itself would draw, where members were summed up; else slabs say it (`Slab.codes`)."""
         return None if self._cells is None else self._cells.labels
 
     @property
@@ -144,22 +127,19 @@ class Opinions:
         if not pool.grid.separable:
             planes = self._brought_back(pool, planes)
         shape = pool.seen.likely.shape
-        feeder = (
-            None
-            if self._cells is None
-            else CellFeeder(
-                self._cells, pool.grid, self._silent, not pool.grid.separable, self._sources.index(source_of(member))
-            )
-        )
+        source, feeder = self._sources.index(source_of(member)), None
+        if self._cells is not None:
+            feeder = CellFeeder(self._cells, pool.grid, self._silent, not pool.grid.separable, source)
         if self._keep:
-            pool.kept.append(self._scratch.blocks((self.n_classes, *shape[1:]), np.float16, shape[0]))
+            pool.kept.append((member.index, source, KeptLogits(self.n_classes, shape, self._scratch)))
         waiting: list = []
         for first, logits in planes:
             foreground = largest_foreground(logits, self._highest, self._sigmoid, self._factor)
             pool.seen.member(first, foreground)
             self._sample.add(member.index, first, logits, shape)
             if self._keep:
-                pool.kept[-1].write(first, logits.cpu().numpy())
+                pool.kept[-1][-1].write(first, logits)
+                self._reader.device = logits.device  # where there is time to work on them again
             if feeder is not None:
                 feeder.add(first, logits, foreground)
             if pool.grid.separable:
@@ -167,31 +147,44 @@ class Opinions:
                 waiting.append((first, logits))
                 while waiting and (feeder is None or waiting[0][0] + len(waiting[0][1]) <= feeder.needs_from):
                     self._add(pool, *waiting.pop(0))
+            del logits, foreground  # the next forward needs the room in one piece
         pool.asked += 1
         if not pool.grid.separable and pool.asked == pool.count:
             self._resample_the_mean(pool)
         if self._cells is not None:
             self._cells.members += 1
 
-    def _add(self, pool: _Pool, first: int, logits) -> None:
+    def _add(self, pool: Pool, first: int, logits) -> None:
         """Add one member's planes to the sum; the last member makes it the mean."""
-        import torch
-
+        last = pool.asked == pool.count - 1
+        if self._keep and pool.grid.separable and not last:
+            return  # added up when all are there
         if pool.asked:
-            before = pool.total.read(first, first + len(logits))
-            total = torch.from_numpy(before.copy() if pool.total.in_memory else before)
-            logits = total.add_(logits.cpu())
-            if pool.asked == pool.count - 1:
+            logits = self._sum_before(pool, first, len(logits)).add_(logits.cpu())
+            if last:
                 logits = logits.div_(pool.count).half()
             if not is_finite(logits):
                 raise CalibUncertaintyError(
                     "the sum of the members' logits exceeds nnU-Net's half precision; ask fewer members at a time"
                 )
-        if pool.asked == pool.count - 1 and pool.grid.separable and not self._pool_probabilities:
+        if last and pool.grid.separable and not self._pool_probabilities:
             pool.seen.pool(first, has_label(logits, self._sigmoid))
         pool.total.write(first, logits.cpu().numpy())
 
-    def _brought_back(self, pool: _Pool, planes: Iterator) -> Iterator:
+    def _sum_before(self, pool: Pool, first: int, count: int):
+        """The logits (n, C, Y, X) of the members before, added in the order they were asked in."""
+        import torch
+
+        if self._keep and pool.grid.separable:
+            before = (kept.planes(first, count) for *_, kept in pool.kept[: pool.asked])
+            total = next(before).to(torch.float16 if self._as_stock else torch.float32, copy=True)
+            for planes in before:
+                total.add_(planes)
+            return total
+        before = pool.total.read(first, first + count)
+        return torch.from_numpy(before.copy() if pool.total.in_memory else before)
+
+    def _brought_back(self, pool: Pool, planes: Iterator) -> Iterator:
         """One member's planes on the CT grid, by the plan's own rule, which wants them all at once."""
         import torch
 
@@ -204,7 +197,7 @@ class Opinions:
         for first in range(0, whole.shape[1], CELL[0]):
             yield first, whole[:, first : first + CELL[0]].permute(1, 0, 2, 3)
 
-    def _resample_the_mean(self, pool: _Pool) -> None:
+    def _resample_the_mean(self, pool: Pool) -> None:
         import torch
 
         whole = pool.grid.whole(pool.total.read(0, len(pool.total)).transpose(1, 0, 2, 3).astype(np.float16))
@@ -221,6 +214,13 @@ class Opinions:
                 divided = 1 if pool.asked == pool.count else pool.asked
                 mean = _cut(pool.total, pool.grid.support(window)).float().div_(divided).half()
                 yield pool.asked, pool.grid.sample(mean, window, exact=False)
+
+    def discard(self) -> None:
+        """Give up the members' logits; nothing can be read any more."""
+        for pool in self._pools:
+            for *_, kept in pool.kept:
+                kept.discard()
+            pool.kept = []
 
     def boxes(self, at_least: float, margin_mm: float, also: Sequence[Box] = ()) -> tuple[list[Box], float]:
         """The boxes that matter, and the largest foreground probability of any member left outside them.
@@ -244,7 +244,7 @@ class Opinions:
         boxes = merged([*found, *also])
         return boxes, max(self._left_out(pool, boxes) for pool in self._pools)
 
-    def _left_out(self, pool: _Pool, boxes: list[Box]) -> float:
+    def _left_out(self, pool: Pool, boxes: list[Box]) -> float:
         outside = np.ones(pool.seen.likely.shape, bool)
         for box in boxes:
             outside[tuple(self._grid_inside(pool, box, axis) for axis in range(3))] = False
@@ -254,7 +254,7 @@ class Opinions:
         """The box of the whole CT."""
         return Box((0, 0, 0), self.case.full_shape)
 
-    def _on_ct(self, pool: _Pool, box: Box) -> Box:
+    def _on_ct(self, pool: Pool, box: Box) -> Box:
         """The CT voxels that the network voxels of a box have any part in."""
         start, stop = [], []
         for axis, (axis_map, offset) in enumerate(zip(pool.grid.maps, self.case.crop_start, strict=True)):
@@ -263,7 +263,7 @@ class Opinions:
             stop.append(max(last, first + 1) + offset)
         return Box(tuple(start), tuple(stop))
 
-    def _grid_inside(self, pool: _Pool, box: Box, axis: int) -> slice:
+    def _grid_inside(self, pool: Pool, box: Box, axis: int) -> slice:
         """The network voxels whose whole reach along one axis lies inside the box."""
         axis_map, offset = pool.grid.maps[axis], self.case.crop_start[axis]
         n_out, n_in = pool.grid.ct_shape[axis], pool.seen.likely.shape[axis]
@@ -278,51 +278,17 @@ class Opinions:
 
     def slabs(self, box: Box) -> Iterator[Slab]:
         """A box, slab by slab along the first two axes; empty background outside nnU-Net's crop is left out."""
-        offset, size = self.case.crop_start, self.case.grid.ct_shape
-        cropped = box.moved([-o for o in offset]).within(Box((0, 0, 0), tuple(size)))
-        if cropped is None:
-            return
-        for planes in _steps(cropped, 0):
-            layer = (planes, *cropped.slices[1:])
-            held = [self._planes(pool, pool.total, layer) for pool in self._pools]
-            kept = [[self._planes(pool, of_member, layer) for of_member in pool.kept] for pool in self._pools]
-            for rows in _steps(cropped, 1):
-                window = (planes, rows, cropped.slices[2])
-                pooled = self._pooled([part(window) for part in held])
-                here = Box(tuple(s.start for s in window), tuple(s.stop for s in window))
-                inside = here.moved(offset).moved([-a for a in box.start]).slices
-                means = self._cells.means(here, pooled) if self._cells is not None else None
-                members = [part(window).numpy() for of_pool in kept for part in of_pool]
-                yield Slab(
-                    inside, pooled, means, members or ([pooled] if len(self.members) == 1 else []),
-                    lambda halo, here=here: self._around(here, halo),
-                )  # fmt: skip
+        return (piece() for piece in self.pieces(box))
 
-    def _around(self, here: Box, halo: Sequence[int]) -> tuple[np.ndarray, Box, tuple[slice, ...]]:
-        """`Slab.around` of a window of nnU-Net's crop."""
-        grown = here.grown(halo, self.case.grid.ct_shape)
-        pooled = self._pooled([self._planes(pool, pool.total, grown.slices)(grown.slices) for pool in self._pools])
-        return pooled, grown.moved(self.case.crop_start), here.moved([-a for a in grown.start]).slices
+    def pieces(self, box: Box) -> Iterator[Callable[[], Slab]]:
+        """The slabs of a box as calls that make them, for several threads; see `SlabReader.pieces`."""
+        return self._reader.pieces(box)
 
-    def _planes(self, pool: _Pool, store: Blocks, layer):
-        """Read a layer of a store once; what comes back samples any window of it."""
-        z, y, x = pool.grid.support(layer)
-        values = np.ascontiguousarray(store.read(z.start, z.stop)[:, :, y, x], np.float16)
 
-        def at(window):
-            import torch
-
-            cut = zip(pool.grid.support(window), (z, y, x), strict=True)
-            inside = [slice(part.start - whole.start, part.stop - whole.start) for part, whole in cut]
-            return pool.grid.sample(torch.from_numpy(values.transpose(1, 0, 2, 3)[(slice(None), *inside)]), window)
-
-        return at
-
-    def _pooled(self, of_models: list) -> np.ndarray:
-        if len(of_models) == 1:
-            return of_models[0].contiguous().numpy()
-        total = sum(logits.float() * pool.count for logits, pool in zip(of_models, self._pools, strict=True))
-        return (total / len(self.members)).half().numpy()
+def _looked_at(prepared) -> tuple[int, int, int]:
+    """Shape of the grid that a model's logits are looked at on: its network's, or the CT's (see `Pool`)."""
+    grid = prepared.grid
+    return tuple(int(n) for n in (prepared.data.shape[1:] if grid.separable else grid.ct_shape))
 
 
 def source_of(member: Member) -> tuple[int, str, str]:
@@ -330,7 +296,7 @@ def source_of(member: Member) -> tuple[int, str, str]:
     return member.model, str(member.fold), member.checkpoint
 
 
-def _forget_unreached(pool: _Pool) -> None:
+def _forget_unreached(pool: Pool) -> None:
     """What lies between slices much thicker than the network's planes reaches no voxel of the CT, and is no part of the answer."""
     for axis, axis_map in enumerate(pool.grid.maps):
         reached = np.zeros(pool.seen.likely.shape[axis], bool)
@@ -345,12 +311,3 @@ def _cut(store: Blocks, support: tuple[slice, slice, slice]):
 
     z, y, x = support
     return torch.from_numpy(np.ascontiguousarray(store.read(z.start, z.stop)[:, :, y, x].transpose(1, 0, 2, 3)))
-
-
-def _steps(box: Box, axis: int) -> Iterator[slice]:
-    """The box along one axis in pieces that end where cells end."""
-    begin = box.start[axis]
-    while begin < box.stop[axis]:
-        end = min((begin // CELL[axis] + 1) * CELL[axis], box.stop[axis])
-        yield slice(begin, end)
-        begin = end

@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
+_COLUMNS = 64  # CT voxels of a row that are made in one product
+
 
 @dataclass(frozen=True)
 class AxisMap:
@@ -83,55 +85,64 @@ class GridReturn:
     def sample(self, source: torch.Tensor, window: Sequence[slice], exact: bool = True) -> torch.Tensor:
         """Logits (C, ...) float16 at a window of the cropped CT grid, as stock nnU-Net keeps them.
 
-        source: (C, ...) float16, the window's `support` and nothing more. exact: interpolated in double precision and rounded
-        once, so that labels agree with nnU-Net's voxel for voxel; otherwise in single, which may round the other way where two
-        halves are equally near, but takes a quarter of the time.
+        source: (C, ...) float16, the window's `support` and nothing more. exact: interpolated in double precision, in the order of
+        nnU-Net's own sums, and rounded once, so that labels agree with nnU-Net's voxel for voxel; otherwise in single, which may
+        round the other way where two halves are equally near, but takes a fraction of the time.
         """
+        cut = self.support(window)
+        return self._in_order(source, window, cut) if exact else self._by_products(source, window, cut)
+
+    def _in_order(self, source: torch.Tensor, window: Sequence[slice], cut: Sequence[slice]) -> torch.Tensor:
+        """`sample` as nnU-Net adds up."""
         import torch
 
-        cut = self.support(window)
-        if not exact:
-            return self._by_products(source, window, cut)
         moves = [m.weight[w].any() for m, w in zip(self.maps, window, strict=True)]
-        values = source if not any(moves) else source.double()
+        values = source.cpu().numpy()
+        values = values.astype(np.float64) if any(moves) else values
         for axis, (m, w, c, moving) in enumerate(zip(self.maps, window, cut, moves, strict=True), start=1):
             if m.keeps(w, values.shape[axis]):
                 continue
-            low = values.index_select(axis, torch.from_numpy(m.low[w] - c.start).to(values.device))
+            low = np.take(values, m.low[w] - c.start, axis=axis)
             if moving:
-                weight = (
-                    torch.from_numpy(m.weight[w]).to(values.dtype).to(values.device)
-                )  # Apple's GPUs know no doubles
-                weight = weight.reshape([-1 if a == axis else 1 for a in range(4)])
-                high = values.index_select(axis, torch.from_numpy(m.high[w] - c.start).to(values.device))
-                low = low.mul_(1 - weight).add_(high.mul_(weight))  # in the order of nnU-Net's own sum
+                weight = m.weight[w].reshape([-1 if a == axis else 1 for a in range(4)])
+                high = np.take(values, m.high[w] - c.start, axis=axis)
+                np.multiply(low, 1 - weight, out=low)
+                np.multiply(high, weight, out=high)
+                low += high
             values = low
-        if values.dtype == torch.float64 and values.device.type == "cpu":
-            # numpy rounds double to half once; torch goes through single and may round twice
-            return torch.from_numpy(values.numpy().astype(np.float16))
-        return values.half()
+        # numpy rounds double to half once; torch goes through single and may round twice
+        return torch.from_numpy(np.ascontiguousarray(values).astype(np.float16, copy=False))
 
     def _by_products(self, source: torch.Tensor, window: Sequence[slice], cut: Sequence[slice]) -> torch.Tensor:
         """`sample` as one matrix product an axis: reading neighbours from all over memory takes longer than multiplying zeros."""
         values = source
-        for axis in (
-            1,
-            3,
-            2,
-        ):  # through plane while the planes are small; the last axis needs no copy of what it multiplies
+        # through plane while the planes are small; the last axis needs no copy of what it multiplies
+        for axis in (1, 3, 2):
             axis_map, part, first = self.maps[axis - 1], window[axis - 1], cut[axis - 1].start
-            n_in = values.shape[axis]
-            if axis_map.keeps(part, n_in):
+            if axis_map.keeps(part, values.shape[axis]):
                 continue
-            matrix = axis_map.matrix(part, first, n_in).to(values.device)
+            matrix = axis_map.matrix(part, first, values.shape[axis]).to(values.device)
             values = values.float()
             if axis == 3:
-                values = values @ matrix.T
+                values = _times_rows(values, matrix, axis_map, part, first)
             elif axis == 2:
                 values = matrix @ values
             else:
                 values = (matrix @ values.flatten(2)).unflatten(2, values.shape[2:])
         return values.half()
+
+
+def _times_rows(values: torch.Tensor, matrix: torch.Tensor, axis_map: AxisMap, part: slice, first: int) -> torch.Tensor:
+    """values @ matrix.T, a few CT voxels after the other: each takes from its neighbours only, and the rest are zeros."""
+    import torch
+
+    low, high = axis_map.low[part] - first, axis_map.high[part] - first
+    parts = []
+    for begin in range(0, len(low), _COLUMNS):
+        end = min(begin + _COLUMNS, len(low))
+        taken = slice(int(low[begin]), int(high[end - 1]) + 1)
+        parts.append(values[..., taken] @ matrix[begin:end, taken].T)
+    return torch.cat(parts, dim=-1)
 
 
 def _separable_maps(configuration, grid_shape, ct_shape, grid_spacing, ct_spacing) -> tuple[AxisMap, ...] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,6 +90,12 @@ class Blocks:
         """Whether no file is behind it."""
         return isinstance(self._held, np.ndarray)
 
+    def discard(self) -> None:
+        """Give up what it holds, before the scratch is closed: it must not be used any more."""
+        if not self.in_memory:
+            self._held.close()
+        self._held = None
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Blocks [start, stop), (stop - start, *shape); a view where they are in memory: copy it before changing it."""
         if self.in_memory:
@@ -111,6 +118,7 @@ class _File:
     def __init__(self, folder: Path, size: int) -> None:
         handle, name = tempfile.mkstemp(dir=folder, suffix=".scratch")
         self._path, self._stream = Path(name), os.fdopen(handle, "r+b", buffering=0)
+        self._lock = threading.Lock()  # a place is sought and used in two calls
         if size and hasattr(os, "posix_fallocate"):  # a full disk must show now, not after an hour
             try:
                 os.posix_fallocate(handle, 0, size)
@@ -125,22 +133,24 @@ class _File:
         if not into.size:
             return
         view, done = memoryview(into).cast("B"), 0
-        self._stream.seek(at)
-        while done < len(view):
-            count = self._stream.readinto(view[done:])
-            if not count:
-                view[done:] = bytes(len(view) - done)
-                return
-            done += count
+        with self._lock:
+            self._stream.seek(at)
+            while done < len(view):
+                count = self._stream.readinto(view[done:])
+                if not count:
+                    view[done:] = bytes(len(view) - done)
+                    return
+                done += count
 
     def write(self, at: int, values: np.ndarray) -> None:
         """Write a contiguous array."""
         if not values.size:
             return
         view, done = memoryview(values).cast("B"), 0
-        self._stream.seek(at)
-        while done < len(view):
-            done += self._stream.write(view[done:])
+        with self._lock:
+            self._stream.seek(at)
+            while done < len(view):
+                done += self._stream.write(view[done:])
 
     def mapped(self, shape: tuple[int, ...], dtype) -> np.ndarray:
         """The content as an array."""

@@ -48,8 +48,10 @@ class Seen:
 
     def member(self, first: int, foreground: np.ndarray) -> None:
         """One member's planes from `first` on."""
-        part = self.likely[first : first + len(foreground)]
-        np.maximum(part, foreground.astype(np.float16), out=part)
+        import torch  # whose half precision is several times as fast as numpy's
+
+        part = torch.from_numpy(self.likely[first : first + len(foreground)])
+        torch.maximum(part, torch.from_numpy(np.ascontiguousarray(foreground)).half(), out=part)
 
     def pool(self, first: int, labelled: np.ndarray) -> None:
         """The pool's planes from `first` on."""

@@ -87,6 +87,10 @@ class SlidingWindow:
         plane = slice(row.start, row.stop) if len(self._patch) == 3 else row.start
         return self._data[:, plane, y : y + height, x : x + width][None].contiguous()
 
+    def numbered_tiles(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Every tile of the network's input with its number, in the order they are asked in."""
+        return enumerate(self.tile(row, corner) for row in self.rows for corner in row.corners)
+
     def planes(
         self,
         ask: Callable[[torch.Tensor, int], torch.Tensor],
@@ -106,7 +110,8 @@ class SlidingWindow:
         depth, (_, height, width) = self.rows[0].stop - self.rows[0].start, self.padding.shape
         shape = (heads, depth, height, width)
         device, band, total = _zeros(shape, device, warn)
-        done, room = 0, None
+        # made before the first forward: what is made between two of them lies in the way of the next
+        weights, room, done = self._weights(device), self._room(band), 0
         for number, row in enumerate(self.rows):
             for group in _groups(row.corners, tiles_per_forward):
                 tiles = torch.cat([self.tile(row, corner) for corner in group])
@@ -119,12 +124,10 @@ class SlidingWindow:
                 if answers is None:  # only out here has the error let go of what the forward had in memory
                     warn(_ON_CPU)
                     device, band, total = torch.device("cpu"), band.cpu(), total.cpu()
+                    weights, room = self._weights(device), self._room(band)
                     answers = ask(tiles, done).to(device)
                 self.forward_seconds += time.perf_counter() - began
                 for answer, corner in zip(answers, group, strict=True):
-                    weights = self._weights(device)
-                    if room is None or room.device != band.device:
-                        room = band.new_empty((2, depth, *self._patch[-2:]), dtype=torch.float32)
                     self._add(band, total, answer, corner, weights, room)
                 done += len(group)
                 report(done)
@@ -143,6 +146,12 @@ class SlidingWindow:
         if self._gaussian is None or self._gaussian.device != device:
             self._gaussian = compute_gaussian(self._patch, sigma_scale=1.0 / 8, value_scaling_factor=10, device=device)
         return self._gaussian
+
+    def _room(self, band: torch.Tensor) -> torch.Tensor:
+        """What `_add` computes in, beside a band (heads, planes, Y, X)."""
+        import torch
+
+        return band.new_empty((2, band.shape[1], *self._patch[-2:]), dtype=torch.float32)
 
     def _add(self, band, total, answer, corner, weights, room) -> None:
         """Gaussian-weighted addition. Class by class in single precision, rounded once: equal to adding to half, and faster.
@@ -182,6 +191,7 @@ class SlidingWindow:
             for index, of_class in enumerate(band):
                 planes[:, index] = of_class[part, rows, columns].float().div_(weight)
             yield begin - inside.start, planes
+            del planes, weight  # what lies scattered in memory makes the next forward's need grow
 
     def most_of(self, mask: np.ndarray) -> tuple[Row, tuple[int, int], np.ndarray]:
         """The tile that holds most of a mask over the grid, and the mask in it."""

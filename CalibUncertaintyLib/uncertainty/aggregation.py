@@ -37,6 +37,7 @@ def aggregate(
     entropy_of: Callable[[int], np.ndarray] | None = None,
     members: Sequence[np.ndarray] | MemberAgreement | None = None,
     fall_back: bool = False,
+    to_interfaces: np.ndarray | None = None,
 ) -> dict:
     """Every summary of a map, of the case and of each structure, ready for JSON: NaN is None, keys are text.
 
@@ -59,6 +60,7 @@ def aggregate(
     :param entropy_of: gives the (z, y, x) entropy of one structure, [0, ln 2]; asked for one structure at a time.
     :param members: M label maps (z, y, x), or what was counted of them; of a single one agreement is None.
     :param fall_back: `fg`, `boundary` and `bg` of the case are the plain mean where there is no such voxel.
+    :param to_interfaces: (z, y, x) `distance_to_interfaces` of the labels, where that is known already.
     :raises CalibUncertaintyError: when u holds NaN. :raises ValueError: when the shapes differ.
     """
     label, u = checked_grid(label, spacing_zyx), np.asarray(u)
@@ -66,7 +68,7 @@ def aggregate(
         raise ValueError(f"expected arrays of one shape, got {[u.shape, label.shape, np.shape(roi)]}")
     if np.isnan(total_of(u, roi)):
         raise CalibUncertaintyError("the map of uncertainty holds NaN; predict the case again")
-    case = case_figures(u, label, spacing_zyx, roi, threshold, fall_back)
+    case = case_figures(u, label, spacing_zyx, roi, threshold, fall_back, to_interfaces)
     by_structure = {
         number: structure_figures(u, label, spacing_zyx, number, roi, entropy_of) | {"name": name}
         for number, name in structures.items()
@@ -82,7 +84,7 @@ def aggregate(
 
 def case_figures(
     u: np.ndarray, label: np.ndarray, spacing_zyx: tuple[float, float, float], roi: np.ndarray | None = None,
-    threshold: float | None = None, fall_back: bool = False,
+    threshold: float | None = None, fall_back: bool = False, to_interfaces: np.ndarray | None = None,
 ) -> dict:  # fmt: skip
     """The figures of a case that `aggregate` names, but for the members' agreement (None); NaN where there is nothing."""
     voxels = u.size if roi is None else int(np.count_nonzero(roi))
@@ -102,7 +104,7 @@ def case_figures(
         "thresh": None if threshold is None else mean_above(u, threshold, roi),
         **{name: mean_of_mask_or_all(u, mask, fall_back, roi) for name, mask in masks.items()},
         "per_volume": per_volume(u, label, roi),
-        "dist_weighted": distance_weighted(u, label, spacing_zyx, roi=roi),
+        "dist_weighted": distance_weighted(u, label, spacing_zyx, roi=roi, to_interfaces=to_interfaces),
         **dict.fromkeys(OF_CASE),
     }
 

@@ -140,7 +140,7 @@ def per_volume(u: np.ndarray, label: np.ndarray, roi: np.ndarray | None = None) 
 
 def distance_weighted(
     u: np.ndarray, label: np.ndarray, spacing_zyx: Sequence[float], saturation_mm: float | None = None,
-    roi: np.ndarray | None = None,
+    roi: np.ndarray | None = None, to_interfaces: np.ndarray | None = None,
 ) -> float:  # fmt: skip
     """Mean of u, weighted by how far a voxel lies from the nearest interface, up to a distance beyond which all count alike.
 
@@ -149,6 +149,7 @@ def distance_weighted(
 
     :param saturation_mm: None for four voxels: 4 times the cube root of a voxel's volume.
     :param roi: (z, y, x) bool; None for the whole image.
+    :param to_interfaces: (z, y, x) `distance_to_interfaces` of the labels, where that is known already.
     Source: Jungo et al. 2020 (distance weighting), with the saturation of Zenk et al. 2025; voxels that are no cubes are our own.
     """
     limit = SATURATION_VOXELS * math.prod(spacing_zyx) ** (1 / 3) if saturation_mm is None else float(saturation_mm)
@@ -164,7 +165,10 @@ def distance_weighted(
     if box is None:
         return mean_of(u, roi)
     inside = np.ones(u[box].shape, bool) if roi is None else roi[box]
-    weight = np.minimum(distance_to_interfaces(label[box], tuple(spacing_zyx)), np.float32(limit))
+    known = None if to_interfaces is None else to_interfaces[box]
+    weight = np.minimum(
+        distance_to_interfaces(label[box], tuple(spacing_zyx)) if known is None else known, np.float32(limit)
+    )
     weights = limit * (voxels - int(np.count_nonzero(inside))) + total_of(weight, inside)
     weighted = limit * (total_of(u, roi) - total_of(u[box], inside)) + total_of(weight * u[box], inside)
     return weighted / weights if weights > 0 else mean_of(u, roi)

@@ -22,16 +22,16 @@ def agreement_status(n_members: int, heads: Heads) -> str:
     return "ok" if n_members**2 * len(heads.names) <= MOST_COUNTS else "too_many_members"
 
 
-def agreement_of(labels: MemberLabels, heads: Heads) -> MemberAgreement:
-    """What was kept of the members, counted cell by cell. Of a model with regions each region is a structure, overlaps and all."""
-    counts = AgreementCounts(labels.members, heads.values, regions=heads.sigmoid)
-    for codes, times in labels.pieces():
+def agreement_of(labels: MemberLabels | None, counts: AgreementCounts) -> MemberAgreement:
+    """What was counted, and what was kept of the members' labels, if anything, counted cell by cell."""
+    for codes, times in labels.pieces() if labels is not None else ():
         counts.add(codes, times)
     return counts.counted()
 
 
 def counts_of_members(n_members: int, heads: Heads) -> AgreementCounts | None:
-    """Counts that are still empty; None where these members are not compared."""
+    """Counts that are still empty; None where these members are not compared. Of a model with regions each region is a structure,
+    overlaps and all."""
     if agreement_status(n_members, heads) != "ok":
         return None
     return AgreementCounts(n_members, heads.values, regions=heads.sigmoid)

@@ -26,7 +26,7 @@ from .asking import AskingOnce
 from .evaluate_figures import figures_of
 from .evaluate_window import CaseWindow
 from .inputs import read_channels
-from .report import file_name
+from .map_writer import file_name
 from .segment import segment
 from .source_case import LabelledCase
 from .source_reference import read_reference

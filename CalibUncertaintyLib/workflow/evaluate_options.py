@@ -11,8 +11,8 @@ from ..errors import CalibUncertaintyError
 from ..model.member_set import MemberSet
 from ..plain_json import parsed
 from .applied import MODES
+from .map_writer import file_name
 from .options import BODY, STRUCTURES, MemberOptions, SegmentOptions, is_number, paths, refuse_first, roi_rule, truths
-from .report import file_name
 from .source_case import is_one_line
 
 REFERENCES = ("pred", "union")

@@ -1,13 +1,10 @@
-"""Writing down a finished run of `segment`: the maps and result.json."""
+"""Writing down a finished run of `segment`: result.json, when its maps are written (`map_writer`)."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,34 +12,23 @@ import numpy as np
 
 from ..inference.scratch import Scratch
 from ..result import RESULT_FILE, RESULT_SCHEMA, RESULT_SCHEMA_VERSION
-from ..uncertainty.measures import MEASURES, binary_entropy
-from ..uncertainty.roi import box_around, distance_to_structures
+from ..uncertainty.measures import MEASURES
 from ..version import __version__
-from ..volume import Volume
 from .case_scores import combined
-from .context_maps import context_names
-from .maps import structure
+from .map_writer import MapWriter
 from .options import BODY
 from .run import Run
 from .writing import write_json
 
-_WRITERS = 2
 _PACKAGES = ("nnunetv2", "torch", "numpy", "SimpleITK", "edt", "connected-components-3d")
 
 
-def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: float, scratch: Scratch) -> None:
-    """Write maps, segmentation and result.json into a folder that is renamed into place afterwards; the scratch is given up."""
-    (folder / "maps").mkdir()
-    if "nifti" in run.options.export:
-        (folder / "nifti").mkdir()
-    with _MapWriter(folder, run) as writer:
-        writer.segmentation()
-        maps = {
-            "probability": [writer.probability(index) for index in range(len(run.predictor.heads.names))],
-            "uncertainty": [writer.measure(name) for name in MEASURES if name != "entropy_k"],
-            "distance": writer.distance(),
-            **writer.body(),
-        }
+def write_result(
+    folder: Path, run: Run, writer: MapWriter, ct: str, warnings: list[str], began: float, scratch: Scratch
+) -> None:
+    """Write what is missing of the maps, and result.json, into a folder that is renamed into place afterwards; the scratch is
+    given up."""
+    maps = writer.finish()
     scratch.close()
     _place_among_calibration_cases(run)
     content = _document(run, ct, warnings, maps)
@@ -55,130 +41,6 @@ def write_result(folder: Path, run: Run, ct: str, warnings: list[str], began: fl
     content["peak_memory_of_stages"] = "own" if run.progress.peak_is_of_stage else "since the process began"
     content["estimate"] = run.estimate.to_json()
     write_json(folder / RESULT_FILE, content)
-
-
-class _MapWriter:
-    """Each map as float32 NRRD over the box, with what it is in its header; and on the CT grid where asked.
-
-    Compressing takes most of the time and leaves Python alone meanwhile, so two files are written at a time. As a context it
-    ends when all of them are there, or raises what went wrong with the first that is not.
-    """
-
-    def __init__(self, folder: Path, run: Run) -> None:
-        self._folder, self._run = folder, run
-        self._done = 0
-        self._total = len(run.model.labels) + len(run.maps.measures) + 2
-        self._pool, self._waiting = ThreadPoolExecutor(_WRITERS), []
-
-    def __enter__(self) -> _MapWriter:
-        return self
-
-    def __exit__(self, kind, *_) -> None:
-        try:
-            while self._waiting and kind is None:
-                self._finish_one()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _submit(self, task: Callable[[], None]) -> None:
-        if len(self._waiting) >= _WRITERS:  # no more arrays in memory than are being written
-            self._finish_one()
-        self._waiting.append(self._pool.submit(task))
-
-    def _finish_one(self) -> None:
-        self._waiting.pop(0).result()
-        self._done += 1
-        self._run.progress.report(self._done / self._total, "writing the maps")
-
-    def segmentation(self) -> None:
-        """The labels on the whole CT grid."""
-        run, labels = self._run, self.on_ct_grid(self._run.label)
-        folders = [self._folder, self._folder / "nifti"] if "nifti" in run.options.export else [self._folder]
-        self._submit(lambda: [labels.write(folder / "segmentation.nii.gz") for folder in folders])
-
-    def probability(self, index: int) -> dict:
-        """Probability of one structure, by its place in `Heads.names`."""
-        heads = self._run.predictor.heads
-        name, value = heads.names[index], heads.values[index]
-        array = self._run.case.frame.to_volume(self._run.maps.fields.read(structure(index)))
-        file = f"maps/probability_{value}_{file_name(name)}.nrrd"
-        self._write(array, file, {"kind": "probability", "label": str(value), "structure": name, "unit": "probability"})
-        self._sum_up(value, array)
-        return {"label": value, "name": name, "file": file, "unit": "probability", "range": [0.0, 1.0]}
-
-    def _sum_up(self, value: int, p: np.ndarray) -> None:
-        """Add to a structure's summary its expected volume, and its mean entropy inside (Mehrtash et al. 2020, Eq. 7)."""
-        of_structure = self._run.aggregates["structures"][str(value)]
-        of_structure["expected_volume_ml"] = float(p.sum(dtype=np.float64) * self._run.volume.voxel_volume_ml)
-        inside = self._run.label == value
-        box = box_around(inside)
-        if box is not None:
-            of_structure["seg_entropy_k"] = float(binary_entropy(p[box][inside[box]]).mean(dtype=np.float64))
-
-    def measure(self, name: str) -> dict:
-        """One measure of uncertainty, or why there is none."""
-        run, measure, sigmoid = self._run, MEASURES[name], self._run.predictor.heads.sigmoid
-        n_members = len(run.predictor.members)
-        threshold, source = run.threshold_of(name)
-        file = None
-        if name in run.maps.measures:
-            file = f"maps/uncertainty_{name}.nrrd"
-            array = run.case.frame.to_volume(run.maps.fields.read(name))
-            self._write(array, file, {"kind": "uncertainty", "measure": name, "unit": measure.unit})
-        given = (run.predictor.n_classes, n_members, sigmoid)
-        status = measure.status(n_members)
-        return {
-            "measure": name, "title": measure.title, "file": file, "unit": measure.unit,
-            "range": [0.0, measure.upper(*given)], "scale": [0.0, measure.shown(*given)],
-            "status": self._status(name) if file is None and status == "ok" else status,
-            "sentence": measure.sentence_for(sigmoid), "threshold": threshold, "threshold_source": source,
-        }  # fmt: skip
-
-    def _status(self, name: str) -> str:
-        """Why a measure that the members could give was not made: nothing says what is usual, or it was not asked for."""
-        return (
-            "not_computed"
-            if MEASURES[name].stage == "voxel" or context_names([name], self._run.calibration.context)
-            else "no_law"
-        )
-
-    def distance(self) -> dict:
-        """Distance to the structures in mm; no file where the model found none."""
-        file = None
-        if np.isfinite(self._run.distance.flat[0]):
-            file = "maps/distance.nrrd"
-            self._write(self._run.distance, file, {"kind": "distance", "unit": "mm"})
-        return {"file": file, "unit": "mm"}
-
-    def body(self) -> dict:
-        """The patient's body, 1 inside, where it is the region of interest."""
-        if self._run.options.roi != BODY:
-            return {}
-        file = "maps/body.nrrd"
-        self._write(self._run.inside.astype(np.uint8), file, {"kind": "body", "unit": "none"})
-        return {"body": {"file": file}}
-
-    def _write(self, array: np.ndarray, file: str, metadata: dict[str, str]) -> None:
-        run = self._run
-        common = {"calibrated": str(run.calibration.calibrated).lower(), "model": run.model.name}
-        named = {f"CalibUncertainty.{key}": value for key, value in {**metadata, **common}.items()}
-        volume = run.geometry.with_array(np.ascontiguousarray(array), named)
-        self._submit(lambda: self._write_now(volume, file, metadata["kind"]))
-
-    def _write_now(self, volume: Volume, file: str, kind: str) -> None:
-        volume.write(self._folder / file)
-        if "nifti" in self._run.options.export:
-            whole = self.on_ct_grid(volume.array)
-            if kind == "distance":  # known exactly everywhere, so not padded
-                labels = self.on_ct_grid(self._run.label)
-                whole = labels.with_array(distance_to_structures(labels.array, labels.spacing_zyx))
-            whole.write(self._folder / "nifti" / (Path(file).stem + ".nii.gz"))
-
-    def on_ct_grid(self, array: np.ndarray) -> Volume:
-        """Outside the box: background, whose probability of a structure and whose uncertainty are 0."""
-        whole = np.zeros(self._run.volume.array.shape, array.dtype)
-        whole[tuple(slice(a, a + n) for a, n in zip(self._run.start, array.shape, strict=True))] = array
-        return self._run.volume.with_array(whole)
 
 
 def _place_among_calibration_cases(run: Run) -> None:
@@ -255,11 +117,6 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
 def _volumes(run: Run) -> dict[str, float]:
     counts = np.bincount(run.label.ravel(), minlength=max(run.model.labels) + 1)
     return {name: float(counts[index] * run.volume.voxel_volume_ml) for index, name in run.model.labels.items()}
-
-
-def file_name(name: str) -> str:
-    """A label's name with what file systems object to taken out."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._")[:80] or "structure"
 
 
 def versions() -> dict[str, str]:

@@ -25,7 +25,7 @@ from ..uncertainty.region_calibration import RegionCalibration
 from ..uncertainty.regions import FoundRegions, find_regions
 from ..uncertainty.roi import box_around, distance_to_structures, roi_mask
 from ..volume import Volume
-from .agreement import agreement_of, agreement_status
+from .agreement import agreement_of, agreement_status, counts_of_members
 from .applied import AppliedCalibration
 from .cascade import PreviousStage
 from .case_scores import MEASURE
@@ -78,7 +78,7 @@ class Run:
         return context_measure_names(self.calibration.context, self.options.measures, [self.options.measure])
 
     def compute(self, scratch: Scratch) -> None:
-        """From voxels to maps and regions. Sets `case`, `maps`, `geometry`, `label`, `distance`, `regions`, `left_out`, ..."""
+        """From voxels to maps. Sets `case`, `maps`, `geometry`, `label`, `distance`, `left_out`, ..."""
         progress, chosen, predictor = self.progress, self.options, self.predictor
         with progress.stage("preprocess", 0.05, 0.1, "nnU-Net's preprocessing"):
             self.body = self._body_of_ct()  # first: it may be refused
@@ -104,21 +104,24 @@ class Run:
             maps = 4 * voxels * (written + 2 + len(set(ALWAYS) - set(self.measures)))
             check_space(self.out, self.folder, bytes_on_disk(scratch, [maps]) + maps + exported)
             image = self.case.frame.to_network(self.volume.array)
+            counts = counts_of_members(len(predictor.members), predictor.heads)
             self.maps: Maps = make_maps(
                 opinions, boxes, self.calibration, predictor.heads, scratch, progress, image,
-                [name for name in self.measures if name in OF_VOXELS], self.context_measures,
+                [name for name in self.measures if name in OF_VOXELS], self.context_measures, counts,
             )  # fmt: skip
-            labels = opinions.member_labels
-            self.agreement = None if labels is None else agreement_of(labels, predictor.heads)
-            del labels
-        del opinions  # what follows needs the room
+            self.agreement = None if counts is None else agreement_of(opinions.member_labels, counts)
+        opinions.discard()  # what follows needs the room
+        del opinions
         give_back_memory()
         with progress.stage("context", 0.85, 0.87, "what is usual at these places"):
             self._place(self.maps.box)
             self._add_context(self.maps.box)
-        with progress.stage("regions", 0.87, 0.9, "distances and regions"):
+
+    def look_through(self) -> None:
+        """From maps to regions and figures. Sets `regions`, `threshold`, `aggregates`, ..."""
+        with self.progress.stage("regions", 0.87, 0.9, "regions"):
             self._find_regions()
-            self.aggregates = self.summed_up(chosen.measure)
+            self.aggregates = self.summed_up(self.options.measure)
             self.entropy_summed_up = self._entropy_summed_up()
 
     def _body_of_ct(self) -> np.ndarray | None:
@@ -182,7 +185,7 @@ class Run:
         u = self.case.frame.to_volume(self.maps.fields.read(measure))[box]
         found = aggregate(
             np.ascontiguousarray(u), self.label[box], self.volume.spacing_zyx, self.model.labels, roi[box], self.threshold,
-            members=self.agreement,
+            members=self.agreement, to_interfaces=np.abs(self.signed[box]),
         )  # fmt: skip
         n_members = len(self.predictor.members)
         return {

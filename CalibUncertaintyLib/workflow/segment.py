@@ -28,6 +28,7 @@ from .chosen_measures import (
     values_of_extras,
 )
 from .inputs import check_channels, read_channels
+from .map_writer import MapWriter
 from .options import SegmentOptions
 from .out_place import refuse_inside_model
 from .preflight import check_ct_size, check_fits, estimate_run
@@ -95,12 +96,14 @@ def segment(
             warnings += previous.warnings
         run = Run(volumes, members, chosen, calibration, predictor, previous, estimate, out, aside, progress)
         run.compute(scratch)
-        found = [*run.threshold_of_another_roi(), *run.outside_of_calibration(), *run.thin_structures()]
-        for message in found:
-            progress.warn(message)
-        warnings += found
-        with progress.stage("write", 0.9, 0.995, "writing the maps"):
-            write_result(aside, run, description, warnings, began, scratch)
+        with MapWriter(aside, run) as writer:
+            run.look_through()
+            found = [*run.threshold_of_another_roi(), *run.outside_of_calibration(), *run.thin_structures()]
+            for message in found:
+                progress.warn(message)
+            warnings += found
+            with progress.stage("write", 0.9, 0.995, "writing the maps"):
+                write_result(aside, run, writer, description, warnings, began, scratch)
     progress.finish()
     return Result.open(out)
 

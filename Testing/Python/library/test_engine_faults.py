@@ -348,7 +348,7 @@ class Making(Told):
 
 case, calibration = told_case(shape), AppliedCalibration("pool_logit", heads=heads)
 with tempfile.TemporaryDirectory() as folder, Scratch(folder, 0) as scratch:
-    opinions = Opinions.ask(Making(), case, scratch, Progress(), temperatures_of(calibration, count))
+    opinions = Opinions.ask(Making(), case, scratch, Progress(), temperatures_of(calibration, count), kept_bytes={kept})
     boxes, _ = opinions.boxes(0.01, 15.0)
     maps = make_maps(opinions, boxes, calibration, heads, scratch, Progress())
     awake = opinions._cells.awake if opinions._cells else 0
@@ -356,13 +356,13 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, awake, int
 """
 
 
-def peak(members, background):
+def peak(members, background, kept=0):
     repository = Path(__file__).resolve().parents[3]
 
     paths = [str(repository), str(repository / "Testing" / "Python")]
     # else glibc keeps what was given back, some runs more and some less
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
-    script = MEMORY.format(paths=paths, members=members, background=background)
+    script = MEMORY.format(paths=paths, members=members, background=background, kept=kept)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, env=env)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -374,6 +374,14 @@ def test_memory_does_not_grow_with_the_number_of_members():
     one, eight = peak(1, 25.0), peak(8, 25.0)
     assert one[2] == eight[2] == 5
     assert 0 < eight[1] < 60  # of 96 cells
+    assert eight[0] < 1.05 * one[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is asked as POSIX does")
+def test_memory_does_not_grow_with_members_whose_logits_are_kept_on_the_disk():
+    one, two, eight = (peak(members, 2.0, 1 << 40) for members in (1, 2, 8))
+    assert eight[1] == 0  # no cells: the logits are there
+    assert eight[0] < 1.02 * two[0]
     assert eight[0] < 1.05 * one[0]
 
 

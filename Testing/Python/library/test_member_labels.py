@@ -12,7 +12,7 @@ from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import Scratch
 from CalibUncertaintyLib.model.heads import Heads
 from CalibUncertaintyLib.progress import Progress
-from CalibUncertaintyLib.workflow.agreement import MOST_COUNTS, agreement_of, agreement_status
+from CalibUncertaintyLib.workflow.agreement import MOST_COUNTS, agreement_of, agreement_status, counts_of_members
 
 THREE = Heads(("Liver", "Node", "Lung"), (1, 2, 3), False)
 REGIONS = Heads(("Whole", "Core"), (2, 1), True)
@@ -43,11 +43,18 @@ def blobs(members, heads, shape=GRID, seed=0):
     return found
 
 
-def counted(heads, case, logits, tmp_path):
-    """(agreement, bytes of the file of labels) of members that say this."""
+def counted(heads, case, logits, tmp_path, kept_bytes=0):
+    """(agreement, bytes of the file of labels, None where logits are kept) of members that say this."""
+    counts = counts_of_members(len(logits), heads)
     with Scratch(tmp_path) as scratch:
-        opinions = Opinions.ask(Told(logits, heads), case, scratch, Progress(), [1.5], keep_labels=True)
-        return agreement_of(opinions.member_labels, heads), opinions.member_labels._end
+        opinions = Opinions.ask(
+            Told(logits, heads), case, scratch, Progress(), [1.5], keep_labels=True, kept_bytes=kept_bytes
+        )
+        for slab in opinions.slabs(opinions.whole()):
+            if slab.codes is not None:
+                counts.add(slab.codes.reshape(len(logits), -1))
+        labels = opinions.member_labels
+        return agreement_of(labels, counts), None if labels is None else labels._end
 
 
 def drawn(case, logits, heads, exact):
@@ -74,9 +81,11 @@ def dice(a, b):
 @pytest.mark.parametrize("heads", [THREE, REGIONS], ids=["classes", "regions"])
 @pytest.mark.parametrize("ct_shape", [GRID, (33, 90, 51)], ids=["same grid", "resampled"])
 @pytest.mark.parametrize("members", [2, 5])
-def test_agreement_is_that_of_whole_label_maps_pair_by_pair(heads, ct_shape, members, tmp_path):
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 40], ids=["summed up", "kept"])
+def test_agreement_is_that_of_whole_label_maps_pair_by_pair(heads, ct_shape, members, kept_bytes, tmp_path):
     case, logits = told_case(GRID, ct_shape), blobs(members, heads, seed=members)
-    found, _ = counted(heads, case, logits, tmp_path)
+    found, of_file = counted(heads, case, logits, tmp_path, kept_bytes)
+    assert (of_file is None) == (kept_bytes > 0)
     maps = drawn(case, logits, heads, exact=False)
     for k, value in enumerate(heads.values):
         assert found.volumes[:, k].tolist() == [int(of_member[k].sum()) for of_member in maps]
@@ -99,6 +108,8 @@ def test_a_plan_that_takes_the_whole_volume_back_is_counted_alike(tmp_path):
     case, logits = told_case(GRID, (16, 60, 36), resampling={"order": 3}), blobs(2, THREE)
     assert not case.cases[0].grid.separable
     found, _ = counted(THREE, case, logits, tmp_path)
+    kept, _ = counted(THREE, case, logits, tmp_path, 1 << 40)
+    assert kept.overlaps.tolist() == found.overlaps.tolist()
     maps = drawn(case, logits, THREE, exact=False)
     assert found.volumes.tolist() == [[int(of.sum()) for of in of_member] for of_member in maps]
     assert found.overlaps[0, 1].tolist() == [int((a & b).sum()) for a, b in zip(*maps, strict=True)]
@@ -127,6 +138,7 @@ def test_labels_beyond_a_byte_are_kept_whole(tmp_path):
     logits[300, 0], logits[44, 1] = 2.0, 2.0
     found, _ = counted(heads, told_case((2, 4, 5)), [logits, logits], tmp_path)
     assert {k: int(of[0]) for k, of in zip(heads.values, found.volumes.T, strict=True) if of[0]} == {44: 20, 300: 20}
+    assert counted(heads, told_case((2, 4, 5)), [logits, logits], tmp_path, 1 << 40)[0].volumes.tolist() == found.volumes.tolist()
 
 
 def test_of_equal_logits_the_first_channel_is_drawn(tmp_path):
@@ -139,7 +151,10 @@ def test_of_equal_logits_the_first_channel_is_drawn(tmp_path):
 def test_what_is_not_asked_for_is_not_kept(tmp_path):
     logits = blobs(2, THREE)
     with Scratch(tmp_path) as scratch:
-        assert Opinions.ask(Told(logits, THREE), told_case(GRID), scratch, Progress(), [1.0]).member_labels is None
+        for way in (0, 1 << 40):
+            opinions = Opinions.ask(Told(logits, THREE), told_case(GRID), scratch, Progress(), [1.0], kept_bytes=way)
+            assert opinions.member_labels is None
+            assert all(slab.codes is None for slab in opinions.slabs(opinions.whole()))
         alone = Opinions.ask(Told(logits[:1], THREE), told_case(GRID), scratch, Progress(), [1.0], keep_labels=True)
         assert alone.member_labels is None
 

@@ -6,7 +6,8 @@ from engine_parts import Told, predictor_of, prepared, told_case
 from test_running_statistics import brute_force, faint_members
 from tiny_model import plans, write_ct, write_model
 
-from CalibUncertaintyLib.inference import cells
+from CalibUncertaintyLib.inference import cells, member_sums
+from CalibUncertaintyLib.inference.member_sums import MemberSums
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.scratch import MEMORY_LIMIT_BYTES, Scratch
 from CalibUncertaintyLib.model.heads import Heads
@@ -47,18 +48,20 @@ def measures(found, n_members, sigmoid):
     return disagreement_of(single["mean"], single["entropy"], extras, n_members, sigmoid)
 
 
-def ask(predictor, case, folder, temperatures, extras=EXTRAS, limit=MEMORY_LIMIT_BYTES):
-    """Whole arrays of the first temperature's means, and the cells that are awake at the end, as voxels."""
+def ask(predictor, case, folder, temperatures, extras=EXTRAS, limit=MEMORY_LIMIT_BYTES, kept_bytes=0):
+    """Whole arrays of the first temperature's means, and the cells that are awake at the end, as voxels; all where logits are kept."""
     with Scratch(folder, limit) as scratch:
-        opinions = Opinions.ask(predictor, case, scratch, Progress(), temperatures, extras=extras)
+        opinions = Opinions.ask(
+            predictor, case, scratch, Progress(), temperatures, extras=extras, kept_bytes=kept_bytes
+        )
         shape, found = case.grid.ct_shape, {}
         for slab in opinions.slabs(opinions.whole()):
             parts = {"mean": slab.means.probability[0], "entropy": slab.means.entropy, **slab.means.extras}
             for name, values in parts.items():
                 whole = found.setdefault(name, np.full((*values.shape[:-3], *shape), np.nan, np.float32))
                 whole[(..., *slab.inside)] = values
-        awake = np.zeros(shape, bool)
-        for cell in np.ndindex(*opinions._cells.count):
+        awake = np.full(shape, opinions._cells is None)
+        for cell in np.ndindex(*opinions._cells.count) if opinions._cells else ():
             awake[opinions._cells.window(cell)] = opinions._cells.is_awake(cell)
     assert not any(np.isnan(values).any() for values in found.values())
     return found, awake
@@ -73,14 +76,17 @@ def ask(predictor, case, folder, temperatures, extras=EXTRAS, limit=MEMORY_LIMIT
         ({}, {"shape": (34, 30, 28)}, [(2.0, 0.5), 1.0], True),
     ],
 )
-def test_squares_logarithms_and_votes_are_those_of_brute_force(of_plans, of_ct, temperatures, regions, tmp_path):
+@pytest.mark.parametrize("kept_bytes", [0, 1 << 40])
+def test_squares_logarithms_and_votes_are_those_of_brute_force(
+    of_plans, of_ct, temperatures, regions, kept_bytes, tmp_path
+):
     of_model = {"labels": REGIONS, "regions_class_order": (1, 2)} if regions else {}
     model = write_model(tmp_path, plans(**of_plans), folds=(0, 1, 2), **of_model)
     predictor = predictor_of(model, flips="off")
     case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", **of_ct))
     expected = of_logits(brute_force(predictor, case).members, temperatures[0], regions)
-    found, awake = ask(predictor, case, tmp_path, temperatures)
-    assert awake.mean() > 0.5
+    found, awake = ask(predictor, case, tmp_path, temperatures, kept_bytes=kept_bytes)
+    assert awake.mean() > (0.5 if kept_bytes == 0 else 0.999)
     for name, tolerance in (("squares", 1e-3), ("log_probabilities", HALF)):
         assert found[name].shape == expected[name].shape
         wrong = np.abs(found[name] - expected[name])[..., awake]
@@ -206,13 +212,11 @@ def test_asking_for_more_changes_nothing_else_and_not_asking_costs_nothing(extra
     assert set(more) == {"mean", "entropy", *extras}
     for name, values in more.items():
         np.testing.assert_array_equal(values, everything[name] if name in extras else usual[name])
-    with Scratch(tmp_path) as scratch:
-        kept = [cells.Cells((8, 32, 32), 3, False, [1.0], scratch, names)._values for names in ((), extras, EXTRAS)]
-        assert kept[0] == 3 + 1
-        assert kept[2] == 3 + 1 + 1 + 3 + 3
-        assert cells.Cells((8, 32, 32), 3, True, [1.0], scratch, EXTRAS)._values == 3 + 1 + 1 + 6 + 3
-        with pytest.raises(ValueError, match="extras"):
-            cells.Cells((8, 32, 32), 3, False, [1.0], scratch, ["cubes"])
+    assert MemberSums(3, False, [1.0]).values == 3 + 1
+    assert MemberSums(3, False, [1.0], EXTRAS).values == 3 + 1 + 1 + 3 + 3
+    assert MemberSums(3, True, [1.0], EXTRAS).values == 3 + 1 + 1 + 6 + 3
+    with pytest.raises(ValueError, match="extras"):
+        MemberSums(3, False, [1.0], ["cubes"])
 
 
 def test_extras_in_files_are_the_same_to_the_last_bit(tmp_path):
@@ -229,6 +233,6 @@ def test_extras_in_files_are_the_same_to_the_last_bit(tmp_path):
 def test_the_two_floors_mean_the_same_by_the_same_names():
     from CalibUncertaintyLib.uncertainty.catalogue import LOG_CLIP as OF_MEASURES
 
-    assert cells.EXTRAS == EXTRAS
-    assert cells.LOG_CLIP == OF_MEASURES == LOG_CLIP
+    assert member_sums.EXTRAS == EXTRAS
+    assert member_sums.LOG_CLIP == OF_MEASURES == LOG_CLIP
     assert cells.WAKES_AT == WAKES_AT

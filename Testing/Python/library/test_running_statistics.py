@@ -1,15 +1,19 @@
 """Running statistics of the members against brute force: every member's logits kept, brought back by nnU-Net, and averaged."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from engine_parts import Told, few_slices, member_logits, on_ct_grid, predictor_of, prepared, told_case
 from tiny_model import plans, rotation, write_ct, write_model
 
 from CalibUncertaintyLib.errors import CalibUncertaintyError
 from CalibUncertaintyLib.inference import cells
 from CalibUncertaintyLib.inference.boxes import Box
+from CalibUncertaintyLib.inference.kept_logits import KeptLogits
 from CalibUncertaintyLib.inference.members import MemberPredictor, Prepared
 from CalibUncertaintyLib.inference.opinions import Opinions
 from CalibUncertaintyLib.inference.prepare import PreparedCase
@@ -95,11 +99,29 @@ def whole(opinions, temperatures):
     return pooled, means, entropy
 
 
-def ask(predictor, case, folder, temperatures, limit=MEMORY_LIMIT_BYTES, **options):
+SUMMED_UP, KEPT = 0, 1 << 40  # bytes of the disk that members' logits may take
+
+
+def ask(predictor, case, folder, temperatures, limit=MEMORY_LIMIT_BYTES, kept_bytes=SUMMED_UP, **options):
+    """Pool, means and entropies over the whole grid, how many cells are awake (None where logits are kept), effective members."""
     with Scratch(folder, limit) as scratch:
-        opinions = Opinions.ask(predictor, case, scratch, Progress(), temperatures, **options)
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), temperatures, kept_bytes=kept_bytes, **options)
         found = whole(opinions, temperatures)
-        return *found, opinions._cells.awake, opinions.effective_members
+        return *found, opinions._cells and opinions._cells.awake, opinions.effective_members
+
+
+def assert_exact(found, expected, temperatures):
+    """As `assert_agrees`, but for rounding to half precision everywhere: nobody sleeps."""
+    pooled, means, entropy, awake, _ = found
+    assert awake is None
+    np.testing.assert_allclose(pooled, expected.pooled, atol=0.01, rtol=1e-3)
+    for index, temperature in enumerate(temperatures):
+        wrong = np.abs(means[index] - expected.probability(temperature))
+        assert np.quantile(wrong, 0.999) < AWAKE
+        assert wrong.max() < WAKES_AT
+    wrong = np.abs(entropy - expected.entropy(temperatures[0]))
+    assert np.quantile(wrong, 0.999) < 5 * AWAKE
+    assert wrong.max() < 5 * WAKES_AT
 
 
 def assert_agrees(found, expected, temperatures):
@@ -146,8 +168,11 @@ def test_means_over_members_are_those_of_brute_force(name, tmp_path):
     predictor = predictor_of(model, flips="off")
     case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", **of_ct))
     expected = brute_force(predictor, case)
-    found = ask(predictor, case, tmp_path, temperatures)
+    found, kept = (ask(predictor, case, tmp_path, temperatures, kept_bytes=way) for way in (SUMMED_UP, KEPT))
     assert_agrees(found, expected, temperatures)
+    assert_exact(kept, expected, temperatures)
+    np.testing.assert_array_equal(kept[0], found[0])  # the pool is the same to the last bit
+    assert kept[-1] == found[-1]
     spread = np.std([expected.foreground(logits, 1.0) for logits in expected.members], axis=0)
     assert spread.mean() > 0.05, "the comparison is empty: the members agree"
 
@@ -183,6 +208,7 @@ def test_cells_that_sleep_and_cells_that_wake_late_agree_with_brute_force(sigmoi
     expected = Expected(case.grid.whole((total / 4).numpy()).astype(np.float64), on_ct, sigmoid)
     found = ask(predictor, case, tmp_path, [1.5, 1.0])
     awake = assert_agrees(found, expected, [1.5, 1.0])
+    assert_exact(ask(predictor, case, tmp_path, [1.5, 1.0], kept_bytes=KEPT), expected, [1.5, 1.0])
     cells_in_all = int(np.prod([-(-n // size) for n, size in zip(ct_shape, cells.CELL, strict=True)]))
     assert 0 < found[3] < 0.7 * cells_in_all, "the comparison is empty: all cells are awake, or none"
     assert 1e-4 < awake.mean() < 0.3
@@ -223,13 +249,14 @@ def test_members_asked_before_a_cell_woke_enter_it_in_full(plan, models, sigmoid
     np.testing.assert_allclose(entropy, (4 * entropy_of(faint, sigmoid) + entropy_of(last, sigmoid)) / 5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("way", [SUMMED_UP, KEPT])
 @pytest.mark.parametrize("limit", [0, 300_000])
-def test_statistics_in_files_are_the_same_to_the_last_bit(limit, tmp_path):
+def test_statistics_in_files_are_the_same_to_the_last_bit(limit, way, tmp_path):
     case, predictor = told_case((40, 60, 70)), Told(faint_members((40, 60, 70)), Heads(("Liver", "Node"), (1, 2), False))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    in_memory = ask(predictor, case, tmp_path / "a", [2.0, 1.0])
-    in_files = ask(predictor, case, tmp_path / "b", [2.0, 1.0], limit)
+    in_memory = ask(predictor, case, tmp_path / "a", [2.0, 1.0], 1 << 30, way)
+    in_files = ask(predictor, case, tmp_path / "b", [2.0, 1.0], limit, way)
     for memory, file in zip(in_memory[:3], in_files[:3], strict=True):
         np.testing.assert_array_equal(memory, file)
     assert in_memory[3:] == in_files[3:]
@@ -242,7 +269,9 @@ def test_regions_are_averaged_one_by_one_at_temperatures_of_their_own(temperatur
     predictor = predictor_of(model, flips="off")
     assert predictor.heads.sigmoid
     case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", shape=(34, 30, 28)))
-    assert_agrees(ask(predictor, case, tmp_path, temperatures), brute_force(predictor, case), temperatures)
+    expected = brute_force(predictor, case)
+    assert_agrees(ask(predictor, case, tmp_path, temperatures), expected, temperatures)
+    assert_exact(ask(predictor, case, tmp_path, temperatures, kept_bytes=KEPT), expected, temperatures)
 
 
 def test_members_that_are_flips_dropout_samples_and_folds_agree_with_brute_force(tmp_path):
@@ -250,7 +279,9 @@ def test_members_that_are_flips_dropout_samples_and_folds_agree_with_brute_force
     predictor = predictor_of(model, flips="members", dropout=2, insert_dropout=0.3, seed=5)
     assert len(predictor.members) == 2 * 8 * 2
     case = prepared(predictor, few_slices(tmp_path / "ct.nii.gz", (17, 18, 20)))
-    assert_agrees(ask(predictor, case, tmp_path, [1.0]), brute_force(predictor, case), [1.0])
+    expected = brute_force(predictor, case)
+    assert_agrees(ask(predictor, case, tmp_path, [1.0]), expected, [1.0])
+    assert_exact(ask(predictor, case, tmp_path, [1.0], kept_bytes=KEPT), expected, [1.0])
 
 
 def test_models_with_grids_of_their_own_agree_with_brute_force(tmp_path):
@@ -263,15 +294,82 @@ def test_models_with_grids_of_their_own_agree_with_brute_force(tmp_path):
         predictor = predictor_of(models, flips="off")
         case = prepared(predictor, ct)
         expected = brute_force(predictor, case)
-        assert_agrees(ask(predictor, case, tmp_path, [1.5]), expected, [1.5])
+        found, kept = (ask(predictor, case, tmp_path, [1.5], kept_bytes=way) for way in (SUMMED_UP, KEPT))
+        assert_agrees(found, expected, [1.5])
+        assert_exact(kept, expected, [1.5])
+        np.testing.assert_array_equal(kept[0], found[0])
 
 
-def test_a_window_anywhere_reads_what_the_whole_reads(tmp_path):
+def test_each_set_of_weights_has_the_temperature_of_its_own_when_kept(tmp_path):
+    case, heads = told_case((12, 20, 24)), Heads(("Liver", "Node"), (1, 2), False)
+    members = faint_members((12, 20, 24), count=2) - 12.0 * np.eye(3)[0][:, None, None, None]
+    predictor = Told(members, heads)
+    predictor.members = [replace(member, fold=member.index) for member in predictor.members]
+    _, (means,), _, _, _ = ask(predictor, case, tmp_path, [((1.0,), (5.0,))], kept_bytes=KEPT)
+    one = [Expected(None, [case.grid.whole(np.asarray(logits, np.float16))], False) for logits in members]
+    expected = (one[0].probability(1.0) + one[1].probability(5.0)) / 2
+    assert np.abs(means - expected).max() < WAKES_AT
+    assert np.abs(means - (one[0].probability(5.0) + one[1].probability(1.0)) / 2).max() > 0.05, "the comparison is empty"
+
+
+@pytest.mark.parametrize("missing", [1, 0])
+def test_logits_are_kept_where_the_disk_has_room_and_summed_up_where_not(missing, tmp_path):
+    case, predictor = told_case((8, 20, 24)), Told(faint_members((8, 20, 24)), Heads(("Liver", "Node"), (1, 2), False))
+    needed = 4 * 3 * 2 * 8 * 20 * 24
+    found = ask(predictor, case, tmp_path, [1.0], kept_bytes=needed - missing)
+    assert (found[3] is None) == (not missing)
+
+
+def test_a_disk_that_is_nearly_full_is_not_filled_with_logits(tmp_path, monkeypatch):
+    from CalibUncertaintyLib.inference import kept_logits
+
+    case, predictor = told_case((8, 20, 24)), Told(faint_members((8, 20, 24)), Heads(("Liver", "Node"), (1, 2), False))
+    needed, found = 4 * 3 * 2 * 8 * 20 * 24, []
+    for free in (4 * needed, 4 * needed - 4):
+        monkeypatch.setattr(kept_logits.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        found.append(ask(predictor, case, tmp_path, [1.0], kept_bytes=None)[3])
+    assert found[0] is None
+    assert found[1] is not None
+
+
+@pytest.mark.parametrize("limit", [0, MEMORY_LIMIT_BYTES])
+def test_kept_logits_are_read_back_by_window_and_by_plane(limit, tmp_path):
+    values = torch.from_numpy(np.random.default_rng(0).normal(0, 9, (3, 7, 11, 13)).astype(np.float16))
+    with Scratch(tmp_path, limit) as scratch:
+        kept = KeptLogits(3, (7, 11, 13), scratch)
+        for first in (0, 4):
+            kept.write(first, values[:, first : first + 4].permute(1, 0, 2, 3))
+        for window in ((0, 7), (0, 11), (0, 13)), ((2, 5), (3, 4), (12, 13)), ((6, 7), (0, 11), (1, 9)):
+            z, y, x = (slice(*ends) for ends in window)
+            assert torch.equal(kept.read((z, y, x)), values[:, z, y, x])
+        assert torch.equal(kept.planes(3, 2), values[:, 3:5].permute(1, 0, 2, 3))
+        kept.discard()
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", [SUMMED_UP, KEPT])
+def test_slabs_that_several_threads_make_are_those_of_one(way, tmp_path):
+    case, predictor = told_case((40, 60, 70)), Told(faint_members((40, 60, 70)), Heads(("Liver", "Node"), (1, 2), False))
+    with Scratch(tmp_path, 0) as scratch:
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), [2.0, 1.0], kept_bytes=way)
+        alone = list(opinions.slabs(opinions.whole()))
+        with ThreadPoolExecutor(8) as pool:
+            together = list(pool.map(lambda piece: piece(), list(opinions.pieces(opinions.whole())) * 3))
+    assert len(alone) > 4
+    for ours, theirs in zip(together, alone * 3, strict=True):
+        assert ours.inside == theirs.inside
+        np.testing.assert_array_equal(ours.pooled, theirs.pooled)
+        np.testing.assert_array_equal(ours.means.entropy, theirs.means.entropy)
+        np.testing.assert_array_equal(ours.means.probability, theirs.means.probability)
+
+
+@pytest.mark.parametrize("way", [SUMMED_UP, KEPT])
+def test_a_window_anywhere_reads_what_the_whole_reads(way, tmp_path):
     model = write_model(tmp_path, plans(), folds=(0, 1))
     predictor = predictor_of(model, flips="off")
     case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz", shape=(50, 70, 68), empty_border=3))
     with Scratch(tmp_path) as scratch:
-        opinions = Opinions.ask(predictor, case, scratch, Progress(), [1.0])
+        opinions = Opinions.ask(predictor, case, scratch, Progress(), [1.0], kept_bytes=way)
         pooled, (means,), entropy = whole(opinions, [1.0])
         n = case.grid.ct_shape
         for start, stop in (((3, 5, 7), (21, 40, 33)), ((15, 31, 31), (17, 33, 33)), ((0, 0, 0), (1, 1, 1)), ((9, 9, 9), n)):
@@ -317,7 +415,7 @@ def test_members_that_are_copies_have_no_mutual_information_and_count_as_one(tmp
     model = write_model(tmp_path, plans(), folds=(0, 1, 2, 3))
     predictor = Copies(MemberSet.choose(model, flips="off"), "cpu")
     case = prepared(predictor, write_ct(tmp_path / "ct.nii.gz"))
-    _, (means,), entropy, _, effective = ask(predictor, case, tmp_path, [1.0])
+    _, (means,), entropy, _, effective = ask(predictor, case, tmp_path, [1.0], kept_bytes=KEPT)
     mi = mutual_information_of(means.astype(np.float32), entropy.astype(np.float32), 4)
     assert float(np.abs(mi).max()) < 1e-5
     assert effective == {"number": 1.0, "spread": 0.0}
