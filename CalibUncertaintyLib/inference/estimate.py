@@ -177,7 +177,7 @@ def estimate(
     parts: Sequence[Part], heads: int, *, device: str = "cpu", precision: str = "stock", step_size: float = 0.5,
     threads: int = 1, ct_bytes: int = 2, images: int = 1, structures: int | None = None, temperatures: int = 1,
     full_volume: bool = False, box_share: float = BOX_SHARE, export: bool = False, seconds_per_forward: float | None = None,
-    measures: int = N_MEASURES, extras: int = 0,
+    measures: int = N_MEASURES, extras: int = 0, kept_bytes: float = math.inf,
 ) -> Estimate:  # fmt: skip
     """Of one run of all parts.
 
@@ -185,7 +185,8 @@ def estimate(
     cuda, cuda:1 or mps. ct_bytes: of a voxel as read; images: how many are read. temperatures: at which members' probabilities are
     averaged. box_share: part of the CT that the boxes hold. export: whether every map is written on the CT's grid as well.
     seconds_per_forward: measured, of one tile. measures: how many maps of uncertainty are made; extras: how many numbers a voxel
-    are averaged over members for them, beside their probabilities and their entropy. Raises ValueError without parts.
+    are averaged over members for them, beside their probabilities and their entropy. kept_bytes: of the disk, that members' logits
+    may take; where they take more their sums are kept instead. Raises ValueError without parts.
     """
     if not parts:
         raise ValueError("an estimate needs at least one model")
@@ -196,11 +197,14 @@ def estimate(
     forwards = sum(part.tiles(step_size) * part.members * part.passes for part in parts)
     members, voxels = sum(part.members for part in parts), math.prod(parts[0].shape)
     pools = [2 * heads * math.prod(part.grid) for part in parts]
-    awake = int(voxels * min(AWAKE_SHARE, share)) if members > 1 else 0
+    kept = [2 * heads * math.prod(part.grid) for part in parts for _ in range(part.members)] if members > 1 else []
+    if sum(kept) > kept_bytes:
+        kept = []
+    awake = int(voxels * min(AWAKE_SHARE, share)) if members > 1 and not kept else 0
     cells, labels = 4 * (temperatures * heads + 1 + extras) * awake, int(MIXED_SHARE * members * awake)
     fields = 4 * (structures + measures + 1) * int(voxels * share)
     (while_asking, _), (held, on_disk), (least, least_on_disk) = map(
-        _scratch, ([*pools, cells], [*pools, cells, fields], pools)
+        _scratch, ([*pools, *kept, cells], [*pools, *kept, cells, fields], pools)
     )
     ct = images * ct_bytes * voxels
     stages = _memory(parts, heads, costs, kind, precision, ct, images)

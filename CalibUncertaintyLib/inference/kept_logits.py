@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 SHARE_OF_DISK = 0.25  # of what is free; members' logits that need more are not kept
 
 
-def room_for_logits(scratch: Scratch) -> int:
-    """Bytes that kept logits may take; none where a disk does not tell what it has."""
+def room_for_logits(folder: Path) -> int:
+    """Bytes that kept logits may take of the disk of a folder, which need not exist yet; none where it does not tell."""
     try:
-        return int(SHARE_OF_DISK * shutil.disk_usage(scratch.folder).free)
-    except OSError:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+        return int(SHARE_OF_DISK * shutil.disk_usage(there).free)
+    except (OSError, StopIteration):
         return 0
 
 

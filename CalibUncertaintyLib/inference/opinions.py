@@ -44,7 +44,7 @@ class Opinions:
         self._sigmoid, self._scratch, self._as_stock = predictor.heads.sigmoid, scratch, predictor.adds_as_stock
         several = len(self.members) > 1
         sums = MemberSums(self.n_classes, self._sigmoid, temperatures, extras) if several and temperatures else None
-        room = room_for_logits(scratch) if kept_bytes is None else kept_bytes
+        room = room_for_logits(scratch.folder) if kept_bytes is None else kept_bytes
         self._keep = several and (keep_members or (sums is not None and self._kept_bytes() <= room))
         self._cells = None
         if sums is not None and not self._keep:

@@ -28,13 +28,13 @@ def estimate_run(
     members: MemberSet, volume: Volume, device: str = "cpu", *, precision: str = "stock", step_size: float = 0.5,
     flips_allowed: int = 3, full_volume: bool = False, export: bool = False, temperatures: int = 1,
     seconds_per_forward: float | None = None, n_members: Sequence[int] | None = None, measures: int = N_MEASURES,
-    extras: int = 0,
+    extras: int = 0, kept_bytes: float = math.inf,
 ) -> Estimate:  # fmt: skip
     """Of one run of `members` on a CT, with the first stage of a cascade; without torch.
 
     volume: the CT, or the first of several channels. device: cpu, cuda, cuda:1 or mps (not auto). flips_allowed: in how many axes
     the models may be mirrored (checkpoints know it; 2d allows no more than two). n_members: of each model, where that is known
-    already. seconds_per_forward: measured, of one tile. measures, extras: as `estimate` takes them.
+    already. seconds_per_forward: measured, of one tile. measures, extras, kept_bytes: as `estimate` takes them.
     Raises CalibUncertaintyError where a CT is so thin that nothing is left of it on the network's grid.
     """
     heads, parts = members.models[0].heads, []
@@ -55,7 +55,7 @@ def estimate_run(
         parts, heads.channels, device=device, precision=precision, step_size=step_size, threads=_threads(),
         ct_bytes=volume.array.dtype.itemsize, images=len(members.models[0].channels), structures=len(heads.names),
         temperatures=temperatures, full_volume=full_volume, export=export, seconds_per_forward=seconds_per_forward,
-        measures=measures, extras=extras,
+        measures=measures, extras=extras, kept_bytes=kept_bytes,
     )  # fmt: skip
     if members.before is None:
         return found

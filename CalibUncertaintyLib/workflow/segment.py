@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import CalibUncertaintyError
 from ..inference.devices import out_of_memory_in_words
 from ..inference.estimate import Estimate
+from ..inference.kept_logits import room_for_logits
 from ..inference.members import MemberPredictor
 from ..inference.scratch import Scratch
 from ..model.folder import ModelFolder
@@ -139,6 +140,7 @@ def _estimated(
         flips_allowed=3 if predictor.mirroring or chosen.flips == "members" else 0, full_volume=chosen.whole_maps,
         export=bool(chosen.export), measures=len(names),
         extras=values_of_extras(extras_of(names), heads.channels, heads.sigmoid),
+        kept_bytes=room_for_logits(out.parent),
         n_members=[sum(member.model == index for member in predictor.members) for index in range(len(members.models))],
     )  # fmt: skip
     return estimate, check_fits(estimate, device, out.parent)

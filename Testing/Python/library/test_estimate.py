@@ -223,7 +223,8 @@ def test_every_part_grows_with_what_it_depends_on():
 
 def test_measures_that_are_asked_for_take_maps_and_what_they_need_of_the_members_takes_cells():
     big = (200, 300, 300)
-    usual, more = estimate([part(big, members=5)], 6), estimate([part(big, members=5)], 6, measures=9, extras=13)
+    usual = estimate([part(big, members=5)], 6, kept_bytes=0)
+    more = estimate([part(big, members=5)], 6, measures=9, extras=13, kept_bytes=0)
     voxels = math.prod(big)
     assert more.result_mb - usual.result_mb == pytest.approx(3 * 4 * 0.4 * 0.5 * voxels / 1e6, rel=1e-3)
     # what averages over members lies beside the maps while these are made: a quarter and four tenths of the voxels
@@ -235,10 +236,24 @@ def test_measures_that_are_asked_for_take_maps_and_what_they_need_of_the_members
 
 
 def test_what_each_member_draws_is_a_byte_on_the_disk_and_no_memory():
-    few, many = (estimate([part((200, 300, 300), members=members)], 6) for members in (2, 102))
+    few, many = (estimate([part((200, 300, 300), members=members)], 6, kept_bytes=0) for members in (2, 102))
     # in half of the quarter of the voxels that may be structure
     assert many.scratch_mb - few.scratch_mb == pytest.approx(100 * 0.125 * math.prod((200, 300, 300)) / 1e6)
     assert many.ram_mb == few.ram_mb
+
+
+def test_logits_of_several_members_are_kept_on_the_disk_while_it_has_room():
+    one, two, five = (estimate([part((200, 300, 300), members=members)], 6) for members in (1, 2, 5))
+    logits = 2 * 6 * math.prod(five.grids[0])
+    assert two.scratch_mb - one.scratch_mb == pytest.approx(2 * logits / 1e6)
+    assert five.scratch_mb - two.scratch_mb == pytest.approx(3 * logits / 1e6)
+    assert five.ram_mb == two.ram_mb
+    assert five.scratch_least_mb == one.scratch_least_mb  # on a disk without room they are summed up
+    just, short = (
+        estimate([part((200, 300, 300), members=5)], 6, kept_bytes=room) for room in (5 * logits, 5 * logits - 1)
+    )
+    assert just == five
+    assert short.scratch_mb != five.scratch_mb
 
 
 def test_the_sum_of_logits_goes_to_the_disk_when_it_is_large():

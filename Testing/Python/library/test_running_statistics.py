@@ -326,7 +326,7 @@ def test_a_disk_that_is_nearly_full_is_not_filled_with_logits(tmp_path, monkeypa
     case, predictor = told_case((8, 20, 24)), Told(faint_members((8, 20, 24)), Heads(("Liver", "Node"), (1, 2), False))
     needed, found = 4 * 3 * 2 * 8 * 20 * 24, []
     for free in (4 * needed, 4 * needed - 4):
-        monkeypatch.setattr(kept_logits.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        monkeypatch.setattr(kept_logits.shutil, "disk_usage", lambda _folder, free=free: SimpleNamespace(free=free))
         found.append(ask(predictor, case, tmp_path, [1.0], kept_bytes=None)[3])
     assert found[0] is None
     assert found[1] is not None
