@@ -49,7 +49,7 @@ def measures(found, n_members, sigmoid):
 
 
 def ask(predictor, case, folder, temperatures, extras=EXTRAS, limit=MEMORY_LIMIT_BYTES, kept_bytes=0):
-    """Whole arrays of the first temperature's means, and as voxels the cells that are awake at the end, or all where logits are kept."""
+    """Whole arrays of the first temperature's means, and the voxels in cells awake at the end; all where logits are kept."""
     with Scratch(folder, limit) as scratch:
         opinions = Opinions.ask(
             predictor, case, scratch, Progress(), temperatures, extras=extras, kept_bytes=kept_bytes
