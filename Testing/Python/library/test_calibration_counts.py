@@ -244,25 +244,25 @@ def test_equal_mass_bins_are_exact_where_values_lie_on_few_places():
 
 def test_figures_of_each_class_and_of_the_highest_read_the_cells_and_the_least_number_of_voxels():
     p, labels = predictions(4, 600, seed=3, dtype=np.float64)
-    metrics = CalibrationMetrics(4, 10, mce_min_voxels=1)
+    metrics = CalibrationMetrics(4, 25, mce_min_voxels=1)
     metrics.add(p, labels)
-    found, counts = metrics.full_result(), count(p, labels, 10)
+    found, counts = metrics.full_result(), count(p, labels, 25)
     for index, row in enumerate(found["classes"].values()):
-        assert row["ace_adaptive"] == pytest.approx(adaptive_by_sorting(p[index], labels == index, 10), abs=2e-3)
+        assert row["ace_adaptive"] == pytest.approx(adaptive_by_sorting(p[index], labels == index, 25), abs=2e-3)
         cells = counts.cells[index], counts.cells_p[index], counts.cells_positive[index]
         assert row["smooth_ece"] == pytest.approx(smooth_error(*cells)[0], abs=1e-12)
     highest, right = p.max(axis=0), p.argmax(axis=0) == labels
-    assert found["ace_adaptive_toplabel"] == pytest.approx(adaptive_by_sorting(highest, right, 10), abs=2e-3)
-    top = brute(highest, right, 10, 1)["mce"]
+    assert found["ace_adaptive_toplabel"] == pytest.approx(adaptive_by_sorting(highest, right, 25), abs=2e-3)
+    top = brute(highest, right, 25, 1)["mce"]
     assert found["mce_toplabel"] == pytest.approx(top, abs=1e-12)
-    assert top != brute(highest, right, 10, 100)["mce"]
+    assert top != brute(highest, right, 25, 100)["mce"]
     parts = {
-        part: sum(brute(p[index], labels == index, 10, 1)[part] for index in range(4))
+        part: sum(brute(p[index], labels == index, 25, 1)[part] for index in range(4))
         for part in ("reliability", "resolution", "uncertainty")
     }
     residual = found["brier_sum"] - parts["reliability"] + parts["resolution"] - parts["uncertainty"]
     assert found["brier_decomposition"] == pytest.approx(parts | {"residual": residual}, abs=1e-12)
-    assert (found["bin_count"], found["mce_min_voxels"]) == (10, 1)
+    assert (found["bin_count"], found["mce_min_voxels"]) == (25, 1)
     for item in (*found["bins"], *found["classes"]["2"]["bins"]):
         assert item["gap"] == (item["confidence"] - item["accuracy"] if item["n"] else None)
 
