@@ -20,6 +20,20 @@ def combo(slicer_scene):
     return box
 
 
+@pytest.fixture
+def filled_button(ctk):
+    """A collapsible button, and in it a label that is shown and one that is hidden."""
+    import qt
+
+    button = ctk.ctkCollapsibleButton("Inputs")
+    layout = qt.QVBoxLayout(button)
+    shown, hidden = qt.QLabel("a"), qt.QLabel("b")
+    layout.addWidget(shown)
+    layout.addWidget(hidden)
+    hidden.hide()
+    return button, shown, hidden
+
+
 def test_a_slider_widget_keeps_its_value_within_its_limits(ctk):
     slider, heard = ctk.ctkSliderWidget(), []
     slider.connect("valueChanged(double)", heard.append)
@@ -84,15 +98,8 @@ def test_a_path_edit_begins_with_the_path_that_was_used_last(ctk, slicer_applica
     qt.QSettings().remove("ctkPathLineEdit")
 
 
-def test_a_collapsed_button_hides_its_contents_and_shows_them_again(ctk, slicer_application):
-    import qt
-
-    button = ctk.ctkCollapsibleButton("Inputs")
-    layout = qt.QVBoxLayout(button)
-    shown, hidden = qt.QLabel("a"), qt.QLabel("b")
-    layout.addWidget(shown)
-    layout.addWidget(hidden)
-    hidden.hide()
+def test_a_collapsed_button_hides_its_contents_and_shows_them_again(filled_button):
+    button, shown, hidden = filled_button
     button.show()
     button.collapsed = True
     assert shown.isHidden()
@@ -102,15 +109,8 @@ def test_a_collapsed_button_hides_its_contents_and_shows_them_again(ctk, slicer_
     assert hidden.isHidden()
 
 
-def test_what_is_shown_in_a_collapsed_button_waits_and_what_is_hidden_in_it_comes_back(ctk, slicer_application):
-    import qt
-
-    button = ctk.ctkCollapsibleButton("Inputs")
-    layout = qt.QVBoxLayout(button)
-    shown, hidden = qt.QLabel("a"), qt.QLabel("b")
-    layout.addWidget(shown)
-    layout.addWidget(hidden)
-    hidden.hide()
+def test_what_is_shown_in_a_collapsed_button_waits_and_what_is_hidden_in_it_comes_back(filled_button):
+    button, shown, hidden = filled_button
     button.collapsed = True
     hidden.show()
     shown.hide()

@@ -13,6 +13,21 @@ for folder in (REPOSITORY, REPOSITORY / "CalibUncertainty", REPOSITORY / "Testin
 from Harness.fixtures import *  # noqa: E402, F403
 
 
+def waiting_for(application, job, what):
+    """Function that lets the application work until a job of the panel has ended."""
+
+    def wait(seconds=30):
+        application.waitUntil(lambda: not job.running, seconds=seconds, what=what)
+
+    return wait
+
+
+def list_of_one_case(path):
+    """A file that lists one case, as the panel takes it."""
+    path.write_text("id,ct,labels\na,a.nii.gz,a_labels.nii.gz\n", encoding="utf-8")
+    return path
+
+
 @pytest.fixture
 def panel(slicer_application):
     """The panel, opened, with the fake computation."""
@@ -66,11 +81,7 @@ def behave(panel):
 @pytest.fixture
 def finish(panel, slicer_application):
     """Function that lets the application work until the run has ended."""
-
-    def wait(seconds=30):
-        slicer_application.waitUntil(lambda: not panel.run.running, seconds=seconds)
-
-    return wait
+    return waiting_for(slicer_application, panel.run, "the run")
 
 
 @pytest.fixture
@@ -96,6 +107,25 @@ def opened(panel, ct, tmp_path):
 
 
 @pytest.fixture
+def counted(opened, slicer_application):
+    """The panel with a Result; function that lets the application work until the values of the chosen region are counted."""
+
+    def wait():
+        slicer_application.processEvents()
+        layers = opened.layers
+        slicer_application.waitUntil(
+            lambda: opened.overlays.roi == layers.roi.choice and "counting" not in opened.ui.flaggedLabel.text,
+            seconds=20, what="counts",
+        )  # fmt: skip
+        slicer_application.processEvents()
+        return opened.ui.flaggedLabel.text
+
+    wait()
+    opened.wait = wait
+    return opened
+
+
+@pytest.fixture
 def calibrated(model):
     """The model with a stored calibration."""
     from CalibUncertaintyPanel import fakeCalibration
@@ -118,8 +148,7 @@ def told(panel, slicer_application):
 
 @pytest.fixture
 def cases(panel, tmp_path):
-    path = tmp_path / "Fälle 1.csv"
-    path.write_text("id,ct,labels\na,a.nii.gz,a_labels.nii.gz\n", encoding="utf-8")
+    path = list_of_one_case(tmp_path / "Fälle 1.csv")
     panel.ui.casesPathLineEdit.currentPath = str(path)
     return path
 
@@ -127,11 +156,7 @@ def cases(panel, tmp_path):
 @pytest.fixture
 def ended(panel, slicer_application):
     """Function that lets the application work until the calibration has ended."""
-
-    def wait(seconds=30):
-        slicer_application.waitUntil(lambda: not panel.calibrate.running, seconds=seconds)
-
-    return wait
+    return waiting_for(slicer_application, panel.calibrate, "the calibration")
 
 
 @pytest.fixture
@@ -201,8 +226,7 @@ def window():
 
 @pytest.fixture
 def listed_cases(panel, tmp_path):
-    path = tmp_path / "Prüffälle 1.csv"
-    path.write_text("id,ct,labels\na,a.nii.gz,a_labels.nii.gz\n", encoding="utf-8")
+    path = list_of_one_case(tmp_path / "Prüffälle 1.csv")
     panel.ui.testCasesPathLineEdit.currentPath = str(path)
     return path
 
@@ -210,8 +234,4 @@ def listed_cases(panel, tmp_path):
 @pytest.fixture
 def evaluated(panel, slicer_application):
     """Function that lets the application work until the evaluation has ended."""
-
-    def wait(seconds=30):
-        slicer_application.waitUntil(lambda: not panel.evaluate.running, seconds=seconds, what="the evaluation")
-
-    return wait
+    return waiting_for(slicer_application, panel.evaluate, "the evaluation")

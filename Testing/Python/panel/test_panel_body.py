@@ -5,29 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def counted(opened, slicer_application):
-    """The panel with a Result; function that lets the application work until the values are counted."""
-
-    def wait():
-        slicer_application.processEvents()
-        layers = opened.layers
-        slicer_application.waitUntil(
-            lambda: opened.overlays.roi == layers.roi.choice and "counting" not in opened.ui.flaggedLabel.text,
-            seconds=20, what="counts",
-        )  # fmt: skip
-        slicer_application.processEvents()
-        return opened.ui.flaggedLabel.text
-
-    wait()
-    opened.wait = wait
-    return opened
-
-
-def choose(combo, text):
-    combo.setCurrentIndex([combo.itemText(i) for i in range(combo.count)].index(text))
+from panel_parts import choose
 
 
 def body_in_box(panel, ct):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from panel_parts import choose
 from review_parts import column_of, list_regions, press
 
 KINDS = ["boundary", "non_boundary", "boundary", "possible_miss", "boundary", "non_boundary"]
@@ -22,10 +23,6 @@ def listed(reviewed):
 
 def numbers(panel):
     return [int(text) for text in column_of(panel, "#")]
-
-
-def choose(combo_box, text):
-    combo_box.setCurrentIndex(combo_box.findText(text))
 
 
 def test_nothing_is_hidden_by_default_and_no_line_says_so(listed):

@@ -4,26 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def counted(opened, slicer_application):
-    """The panel with a Result; function that lets the application work until the values are counted."""
-
-    def wait():
-        slicer_application.processEvents()
-        slicer_application.waitUntil(lambda: "counting" not in opened.ui.flaggedLabel.text, seconds=20, what="counts")
-        slicer_application.processEvents()
-        return opened.ui.flaggedLabel.text
-
-    wait()
-    opened.wait = wait
-    return opened
-
-
-def choose(combo, text):
-    index = [combo.itemText(i) for i in range(combo.count)].index(text)
-    combo.setCurrentIndex(index)
+from panel_parts import choose
 
 
 def shown_values(panel):
