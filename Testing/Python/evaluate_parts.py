@@ -13,7 +13,7 @@ from CalibUncertaintyLib.workflow.segment import segment
 SHAPE = (16, 20, 18)
 
 
-def calibrated_model(folder):
+def write_calibrated_model(folder):
     """A model of two folds with a record for both; what it says of its cases is half wrong where it is unsure."""
     model = write_model(folder, plans(), sharpness=5.0)
     calibrate(labelled_cases(model, folder / "calibration", seeds=(90, 91)), model, flips="off", bootstrap=0)

@@ -19,16 +19,6 @@ from CalibUncertaintyLib.result import Result
 COMMAND = [sys.executable, "-m", "CalibUncertaintyLib"]
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"), plans())
-
-
-@pytest.fixture(scope="module")
-def ct(tmp_path_factory):
-    return write_ct(tmp_path_factory.mktemp("ct") / "ct.nii.gz")
-
-
 def run(*arguments, **options):
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, **options)
 
@@ -91,9 +81,9 @@ def test_a_wrong_request_is_refused_in_one_json_line(request_text, tmp_path, cap
 
 
 def test_a_request_evaluates_and_names_its_page(tmp_path, capsys):
-    from evaluate_parts import calibrated_model, labelled_cases, write_list
+    from evaluate_parts import labelled_cases, write_calibrated_model, write_list
 
-    model = calibrated_model(tmp_path)
+    model = write_calibrated_model(tmp_path)
     cases = write_list(tmp_path / "cases.json", labelled_cases(model, tmp_path / "cases", seeds=(1,)))
     arguments = {
         "cases": str(cases), "model": str(model), "out": str(tmp_path / "out"), "flips": "off", "measures": ["entropy"],

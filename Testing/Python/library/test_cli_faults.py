@@ -5,7 +5,6 @@ import json
 import os
 
 import pytest
-from tiny_model import plans, write_ct, write_model
 
 from CalibUncertaintyLib.cli import main
 from CalibUncertaintyLib.errors import CalibUncertaintyError, Cancelled
@@ -13,16 +12,6 @@ from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.volume import Volume
 from CalibUncertaintyLib.workflow.record_file import locked
 from CalibUncertaintyLib.workflow.writing import written_aside
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"), plans())
-
-
-@pytest.fixture(scope="module")
-def ct(tmp_path_factory):
-    return write_ct(tmp_path_factory.mktemp("ct") / "ct.nii.gz")
 
 
 def said(arguments, capfd):

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from evaluate_parts import calibrated_model, labelled_cases, write_list
+from evaluate_parts import write_list
 from listening import Listening
 from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -24,30 +24,20 @@ ROI_MM = 4.0
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return calibrated_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def cases(model, tmp_path_factory):
-    return labelled_cases(model, tmp_path_factory.mktemp("cases"), seeds=(1, 2))
-
-
-@pytest.fixture(scope="module")
-def first(model, cases, tmp_path_factory):
+def first(calibrated_model, cases, tmp_path_factory):
     """One run of everything, with the Results kept."""
-    return evaluate(cases, model, tmp_path_factory.mktemp("run") / "out", flips="off", roi_mm=ROI_MM, keep_results=True)
+    return evaluate(cases, calibrated_model, tmp_path_factory.mktemp("run") / "out", flips="off", roi_mm=ROI_MM, keep_results=True)
 
 
 @pytest.fixture
-def again(first, model, cases, tmp_path, monkeypatch):
+def again(first, calibrated_model, cases, tmp_path, monkeypatch):
     """Function that runs again in a copy of the first run's folder, without drawing."""
     out = tmp_path / "out"
     monkeypatch.setattr(evaluate_report, "draw", lambda content: {})
     shutil.copytree(first.folder, out)
 
     def run(of=cases, **options):
-        return evaluate(of, model, out, **{"flips": "off", "roi_mm": ROI_MM, **options})
+        return evaluate(of, calibrated_model, out, **{"flips": "off", "roi_mm": ROI_MM, **options})
 
     run.out = out
     return run
@@ -174,13 +164,13 @@ def test_a_second_run_computes_nothing_and_writes_the_same_figures(first, again)
     assert stored(again.out)["configurations"] == stored(first.folder)["configurations"]
 
 
-def test_a_changed_option_file_or_record_computes_what_depends_on_it_anew(again, model, cases, tmp_path):
+def test_a_changed_option_file_or_record_computes_what_depends_on_it_anew(again, calibrated_model, cases, tmp_path):
     moved = tmp_path / "labels.nii.gz"
     shutil.copyfile(cases[0].labels, moved)
     other = [LabelledCase(cases[0].id, cases[0].ct, moved), cases[1]]
     report = again(other)
     assert {case for (_, case), status in statuses(report).items() if status == "ok"} == {cases[0].id}
-    record = model / "calibration.json"
+    record = calibrated_model / "calibration.json"
     content = record.read_bytes()
     try:
         record.unlink()
@@ -243,13 +233,13 @@ def test_what_nobody_foresaw_is_a_failed_case_with_its_traceback_in_a_file(again
     assert not log.exists()
 
 
-def test_no_case_that_works_is_an_error_that_names_the_first_reason(model, cases, tmp_path):
+def test_no_case_that_works_is_an_error_that_names_the_first_reason(calibrated_model, cases, tmp_path):
     missing = LabelledCase("gone", cases[0].ct, tmp_path / "nothing.nii.gz")
     with pytest.raises(CalibUncertaintyError, match=r"nothing\.nii\.gz"):
-        evaluate([missing], model, tmp_path / "out", flips="off")
+        evaluate([missing], calibrated_model, tmp_path / "out", flips="off")
     foreign = LabelledCase("P1", cases[0].ct, cases[0].ct)  # HU are no labels
     with pytest.raises(CalibUncertaintyError, match=r"no case could be evaluated.*holds the label"):
-        evaluate([foreign], model, tmp_path / "out", flips="off", calibration="none")
+        evaluate([foreign], calibrated_model, tmp_path / "out", flips="off", calibration="none")
 
 
 class Stopping(Progress):
@@ -263,34 +253,34 @@ class Stopping(Progress):
         self.second = self.second or "(2 of" in message
 
 
-def test_stopping_keeps_the_finished_cases_and_a_rerun_goes_on(model, cases, tmp_path):
+def test_stopping_keeps_the_finished_cases_and_a_rerun_goes_on(calibrated_model, cases, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(Cancelled):
-        evaluate(cases, model, out, flips="off", roi_mm=ROI_MM, calibration="none", progress=Stopping())
+        evaluate(cases, calibrated_model, out, flips="off", roi_mm=ROI_MM, calibration="none", progress=Stopping())
     left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
     assert left == [f"cases/uncalibrated/{cases[0].id}.{kind}" for kind in ("json", "npz", "png")]
     assert not (out / "cases" / "uncalibrated" / cases[1].id).exists()
-    report = evaluate(cases, model, out, flips="off", roi_mm=ROI_MM, calibration="none")
+    report = evaluate(cases, calibrated_model, out, flips="off", roi_mm=ROI_MM, calibration="none")
     assert list(statuses(report).values()) == ["kept", "ok"]
 
 
-def test_cases_that_trained_a_member_are_refused(model, cases, tmp_path):
-    splits = model / "splits_final.json"
+def test_cases_that_trained_a_member_are_refused(calibrated_model, cases, tmp_path):
+    splits = calibrated_model / "splits_final.json"
     splits.write_text(json.dumps([{"train": ["P1", "x"], "val": ["P2"]}, {"train": ["x"], "val": ["P1", "P2"]}]))
     try:
         with pytest.raises(CalibUncertaintyError, match=r"fold 0 .* was trained on P1"):
-            evaluate(cases, model, tmp_path / "out", flips="off")
+            evaluate(cases, calibrated_model, tmp_path / "out", flips="off")
         configurations = [{"name": "one", "folds": [1], "calibration": "none"}]
-        found = evaluate(cases[:1], model, tmp_path / "out", flips="off", configurations=configurations)
+        found = evaluate(cases[:1], calibrated_model, tmp_path / "out", flips="off", configurations=configurations)
         assert found.count("ok") == 1
     finally:
         splits.unlink()
 
 
-def test_a_case_that_the_calibration_was_fitted_on_is_warned_of(model, cases, tmp_path):
+def test_a_case_that_the_calibration_was_fitted_on_is_warned_of(calibrated_model, cases, tmp_path):
     fitted = LabelledCase("P90", cases[0].ct, cases[0].labels)
     heard = Listening()
-    evaluate([fitted], model, tmp_path / "out", flips="off", progress=heard)
+    evaluate([fitted], calibrated_model, tmp_path / "out", flips="off", progress=heard)
     (said,) = [message for message in heard.warnings if "was fitted on P90" in message]
     assert said.startswith("calibrated:")
     assert "its calibration was fitted on P90" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
@@ -298,19 +288,19 @@ def test_a_case_that_the_calibration_was_fitted_on_is_warned_of(model, cases, tm
     assert [of["fitted_on"] for of in found.values()] == [[], ["P90"]]
 
 
-def test_a_folder_with_other_files_is_left_alone(model, cases, tmp_path):
+def test_a_folder_with_other_files_is_left_alone(calibrated_model, cases, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(CalibUncertaintyError, match=r"holds other files \(mine\.txt\)"):
-        evaluate(cases, model, tmp_path, flips="off")
+        evaluate(cases, calibrated_model, tmp_path, flips="off")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_the_terminal_takes_the_test_split_and_answers_with_the_headline(model, cases, tmp_path, capsys):
+def test_the_terminal_takes_the_test_split_and_answers_with_the_headline(calibrated_model, cases, tmp_path, capsys):
     path = write_list(tmp_path / "cases.json", cases[:1])
     configurations = tmp_path / "configurations.json"
     configurations.write_text(json.dumps([{"name": "first fold", "folds": [0], "calibration": "none"}]))
-    arguments = ["evaluate", "--model", str(model), "--cases", str(path), "--out", str(tmp_path / "out"), "--flips", "off",
-                 "--configurations", str(configurations), "--measures", "entropy", "conf"]  # fmt: skip
+    arguments = ["evaluate", "--model", str(calibrated_model), "--cases", str(path), "--out", str(tmp_path / "out"),
+                 "--flips", "off", "--configurations", str(configurations), "--measures", "entropy", "conf"]  # fmt: skip
     assert cli.main(arguments) == 0
     said = capsys.readouterr()
     assert "first fold (1 of 1 cases): Dice" in said.err

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from evaluate_parts import calibrated_model, labelled_cases
+from evaluate_parts import labelled_cases, write_calibrated_model
 from listening import Listening
 
 from CalibUncertaintyLib import CalibUncertaintyError
@@ -42,7 +42,7 @@ def task_of(folder, name, configuration="a"):
 
 @pytest.mark.slow
 def test_two_workers_give_the_numbers_of_one_process(tmp_path):
-    model = calibrated_model(tmp_path / "model")
+    model = write_calibrated_model(tmp_path / "model")
     cases = labelled_cases(model, tmp_path / "cases", seeds=(1, 2))
     options = {"flips": "off", "roi_mm": 4.0, "calibration": "none", "device": "cpu"}
     evaluate(cases, model, tmp_path / "one", **options)

@@ -3,15 +3,9 @@
 import json
 
 import pytest
-from tiny_model import plans, write_model
 
 from CalibUncertaintyLib import CalibUncertaintyError
 from CalibUncertaintyLib.workflow.evaluate_options import EvaluateOptions, configurations_of
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"), plans())
 
 
 def of(model, **options):

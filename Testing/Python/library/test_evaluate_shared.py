@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from evaluate_parts import calibrated_model, labelled_cases
 from listening import Listening
 
 from CalibUncertaintyLib.errors import Cancelled
@@ -22,16 +21,6 @@ CONFIGURATIONS = [
     {"name": "calibrated"},
     {"name": "probabilities", "mode": "pool_prob"},
 ]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return calibrated_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def cases(model, tmp_path_factory):
-    return labelled_cases(model, tmp_path_factory.mktemp("cases"), seeds=(1, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -81,21 +70,21 @@ def assert_same(one, two, configuration, case):
 @pytest.mark.parametrize(
     "members", [{}, {"folds": [1]}, {"flips": "members", "folds": [0]}], ids=["two folds", "one", "flips"]
 )
-def test_the_figures_are_those_of_configurations_evaluated_one_by_one(model, cases, tmp_path, asked, members):
+def test_the_figures_are_those_of_configurations_evaluated_one_by_one(calibrated_model, cases, tmp_path, asked, members):
     options = OPTIONS | {key: value for key, value in members.items() if key != "folds"}
     folds = {key: value for key, value in members.items() if key == "folds"}
     configurations = [item | folds for item in CONFIGURATIONS]
-    together = evaluate(cases[:1], model, tmp_path / "all", configurations=configurations, **options)
+    together = evaluate(cases[:1], calibrated_model, tmp_path / "all", configurations=configurations, **options)
     assert together.count("ok") == 3
     assert len(asked) == 1
     for item in configurations:
-        evaluate(cases[:1], model, tmp_path / item["name"], configurations=[item], **options)
+        evaluate(cases[:1], calibrated_model, tmp_path / item["name"], configurations=[item], **options)
         assert_same(tmp_path / "all", tmp_path / item["name"], item["name"], cases[0])
     assert len(asked) == 1 + 3
 
 
-def test_calibration_makes_a_difference_and_logits_are_gone_afterwards(model, cases, tmp_path, asked):
-    found = evaluate(cases, model, tmp_path, configurations=CONFIGURATIONS, **OPTIONS)
+def test_calibration_makes_a_difference_and_logits_are_gone_afterwards(calibrated_model, cases, tmp_path, asked):
+    found = evaluate(cases, calibrated_model, tmp_path, configurations=CONFIGURATIONS, **OPTIONS)
     assert len(asked) == len(cases)
     nll = [of["calibration"]["union"]["figures"]["nll"]["mean"] for of in found.content["configurations"].values()]
     assert len(set(nll)) == 3
@@ -103,49 +92,49 @@ def test_calibration_makes_a_difference_and_logits_are_gone_afterwards(model, ca
     assert not list(tmp_path.rglob("*.scratch"))
 
 
-def test_other_members_are_asked_themselves(model, cases, tmp_path, asked):
+def test_other_members_are_asked_themselves(calibrated_model, cases, tmp_path, asked):
     configurations = [
         {"name": "one raw", "folds": [0], "calibration": "none"},
         {"name": "two raw", "calibration": "none"},
         {"name": "flips", "flips": "members", "folds": [0], "calibration": "none"},
         {"name": "one", "folds": [0], "mode": "pool_prob"},
     ]
-    found = evaluate(cases[:1], model, tmp_path, configurations=configurations, **OPTIONS)
+    found = evaluate(cases[:1], calibrated_model, tmp_path, configurations=configurations, **OPTIONS)
     assert found.count("ok") == 4
     assert [len(predictor.members) for predictor in asked] == [1, 2, 8]
 
 
-def test_without_room_for_the_logits_the_members_run_again_and_say_the_same(model, cases, tmp_path, asked, monkeypatch):
-    evaluate(cases[:1], model, tmp_path / "room", configurations=CONFIGURATIONS, **OPTIONS)
+def test_without_room_for_the_logits_the_members_run_again_and_say_the_same(calibrated_model, cases, tmp_path, asked, monkeypatch):
+    evaluate(cases[:1], calibrated_model, tmp_path / "room", configurations=CONFIGURATIONS, **OPTIONS)
     monkeypatch.setattr(remembered, "SHARE_OF_DISK", 0.0)
-    evaluate(cases[:1], model, tmp_path / "none", configurations=CONFIGURATIONS, **OPTIONS)
+    evaluate(cases[:1], calibrated_model, tmp_path / "none", configurations=CONFIGURATIONS, **OPTIONS)
     assert len(asked) == 1 + 3
     for item in CONFIGURATIONS:
         assert_same(tmp_path / "room", tmp_path / "none", item["name"], cases[0])
 
 
-def test_a_disk_that_is_full_when_the_room_is_taken_is_no_failure(model, cases, tmp_path, asked, monkeypatch):
+def test_a_disk_that_is_full_when_the_room_is_taken_is_no_failure(calibrated_model, cases, tmp_path, asked, monkeypatch):
     def full(self, shape, dtype, count, real=remembered.Scratch.blocks):
         if self.folder.name.endswith(".members"):
             raise OSError(28, "No space left on device")
         return real(self, shape, dtype, count)
 
     monkeypatch.setattr(remembered.Scratch, "blocks", full)
-    found = evaluate(cases[:1], model, tmp_path, configurations=CONFIGURATIONS[:2], **OPTIONS)
+    found = evaluate(cases[:1], calibrated_model, tmp_path, configurations=CONFIGURATIONS[:2], **OPTIONS)
     assert found.count("ok") == 2
     assert len(asked) == 2
 
 
-def test_logits_in_files_are_repeated_as_well(model, cases, tmp_path, asked, monkeypatch):
-    evaluate(cases[:1], model, tmp_path / "memory", configurations=CONFIGURATIONS, **OPTIONS)
+def test_logits_in_files_are_repeated_as_well(calibrated_model, cases, tmp_path, asked, monkeypatch):
+    evaluate(cases[:1], calibrated_model, tmp_path / "memory", configurations=CONFIGURATIONS, **OPTIONS)
     monkeypatch.setattr(remembered.Scratch.__init__, "__defaults__", (0,))
-    evaluate(cases[:1], model, tmp_path / "files", configurations=CONFIGURATIONS, **OPTIONS)
+    evaluate(cases[:1], calibrated_model, tmp_path / "files", configurations=CONFIGURATIONS, **OPTIONS)
     assert len(asked) == 2
     for item in CONFIGURATIONS:
         assert_same(tmp_path / "memory", tmp_path / "files", item["name"], cases[0])
 
 
-def test_a_configuration_that_fails_leaves_the_prediction_to_the_next(model, cases, tmp_path, asked, monkeypatch):
+def test_a_configuration_that_fails_leaves_the_prediction_to_the_next(calibrated_model, cases, tmp_path, asked, monkeypatch):
     real = evaluate_case.figures_of
 
     def broken(window, folder, reference):
@@ -155,7 +144,7 @@ def test_a_configuration_that_fails_leaves_the_prediction_to_the_next(model, cas
 
     monkeypatch.setattr(evaluate_case, "figures_of", broken)
     heard = Listening()
-    found = evaluate(cases[:1], model, tmp_path, configurations=CONFIGURATIONS[:2], progress=heard, **OPTIONS)
+    found = evaluate(cases[:1], calibrated_model, tmp_path, configurations=CONFIGURATIONS[:2], progress=heard, **OPTIONS)
     assert found.count("ok") == 1
     assert [name for name, _, _ in found.failed] == ["raw"]
     assert any(message.startswith(f"{cases[0].id}, raw: internal error") for message in heard.warnings)
@@ -163,13 +152,13 @@ def test_a_configuration_that_fails_leaves_the_prediction_to_the_next(model, cas
     assert not list(tmp_path.rglob("*.members"))
     monkeypatch.undo()
     monkeypatch.setattr(evaluate_report, "draw", lambda content: {})
-    evaluate(cases[:1], model, tmp_path, configurations=CONFIGURATIONS[:2], **OPTIONS)
+    evaluate(cases[:1], calibrated_model, tmp_path, configurations=CONFIGURATIONS[:2], **OPTIONS)
     for item in CONFIGURATIONS[:2]:
-        evaluate(cases[:1], model, tmp_path / item["name"], configurations=[item], **OPTIONS)
+        evaluate(cases[:1], calibrated_model, tmp_path / item["name"], configurations=[item], **OPTIONS)
         assert_same(tmp_path, tmp_path / item["name"], item["name"], cases[0])
 
 
-def test_a_prediction_that_ended_early_is_not_repeated(model, cases, tmp_path, asked, monkeypatch):
+def test_a_prediction_that_ended_early_is_not_repeated(calibrated_model, cases, tmp_path, asked, monkeypatch):
     real, calls = MemberPredictor._forward, []
 
     def interrupted(self, *given):
@@ -179,11 +168,11 @@ def test_a_prediction_that_ended_early_is_not_repeated(model, cases, tmp_path, a
         return real(self, *given)
 
     monkeypatch.setattr(MemberPredictor, "_forward", interrupted)
-    found = evaluate(cases[:1], model, tmp_path / "all", configurations=CONFIGURATIONS, **OPTIONS)
+    found = evaluate(cases[:1], calibrated_model, tmp_path / "all", configurations=CONFIGURATIONS, **OPTIONS)
     assert [name for name, _, _ in found.failed] == ["raw"]
     assert len(asked) == 2
     monkeypatch.setattr(MemberPredictor, "_forward", real)
-    evaluate(cases[:1], model, tmp_path / "alone", configurations=CONFIGURATIONS[1:], **OPTIONS)
+    evaluate(cases[:1], calibrated_model, tmp_path / "alone", configurations=CONFIGURATIONS[1:], **OPTIONS)
     for item in CONFIGURATIONS[1:]:
         assert_same(tmp_path / "all", tmp_path / "alone", item["name"], cases[0])
 
@@ -200,10 +189,10 @@ class Stopping(Progress):
         self.second = self.second or ("(2 of 3)" in message and "known already" in message)
 
 
-def test_stopping_between_configurations_keeps_the_first_and_a_rerun_does_the_rest(model, cases, tmp_path, asked):
+def test_stopping_between_configurations_keeps_the_first_and_a_rerun_does_the_rest(calibrated_model, cases, tmp_path, asked):
     stopping = Stopping()
     with pytest.raises(Cancelled):
-        evaluate(cases[:1], model, tmp_path, configurations=CONFIGURATIONS, progress=stopping, **OPTIONS)
+        evaluate(cases[:1], calibrated_model, tmp_path, configurations=CONFIGURATIONS, progress=stopping, **OPTIONS)
     assert stopping.fractions == sorted(stopping.fractions)
     assert sorted(path.name for path in tmp_path.rglob("*.json") if path.parent.parent.name == "cases") == [
         f"{cases[0].id}.json"
@@ -211,13 +200,13 @@ def test_stopping_between_configurations_keeps_the_first_and_a_rerun_does_the_re
     assert not list(tmp_path.rglob("*.members"))
     left = evaluate_case.members_folder(tmp_path / "cases" / "raw" / f"{cases[0].id}.json")
     left.mkdir()  # what a killed run leaves
-    found = evaluate(cases[:1], model, tmp_path, configurations=CONFIGURATIONS, **OPTIONS)
+    found = evaluate(cases[:1], calibrated_model, tmp_path, configurations=CONFIGURATIONS, **OPTIONS)
     assert [of["status"] for of in found.outcomes.values()] == ["kept", "ok", "ok"]
     assert len(asked) == 2
     assert not left.exists()
 
 
-def test_the_seconds_of_every_configuration_are_those_it_would_take_alone(model, cases, tmp_path, monkeypatch):
+def test_the_seconds_of_every_configuration_are_those_it_would_take_alone(calibrated_model, cases, tmp_path, monkeypatch):
     import time
 
     real = MemberPredictor._forward
@@ -227,7 +216,7 @@ def test_the_seconds_of_every_configuration_are_those_it_would_take_alone(model,
         return real(self, *given)
 
     monkeypatch.setattr(MemberPredictor, "_forward", slow)
-    evaluate(cases[:1], model, tmp_path, configurations=CONFIGURATIONS[:2], **OPTIONS)
+    evaluate(cases[:1], calibrated_model, tmp_path, configurations=CONFIGURATIONS[:2], **OPTIONS)
     forward = Result.open(stored(tmp_path, "raw", cases[0])["result"]).provenance["timings_s"]["forward"]
     assert forward > 0.9
     again = Result.open(stored(tmp_path, "calibrated", cases[0])["result"]).provenance["timings_s"]

@@ -259,9 +259,9 @@ def test_the_real_computation_evaluates_a_tiny_model_from_the_panel(panel, evalu
     pytest.importorskip("torch")
     import slicer
     from CalibUncertaintyPanel import budgetDiagram, evaluationFigures, runs
-    from evaluate_parts import calibrated_model, labelled_cases, write_list
+    from evaluate_parts import labelled_cases, write_calibrated_model, write_list
 
-    model = calibrated_model(tmp_path)
+    model = write_calibrated_model(tmp_path)
     cases = write_list(tmp_path / "cases.json", labelled_cases(model, tmp_path / "cases", seeds=(1,)))
     panel.logic.command = runs.libraryCommand()
     panel.ui.modelPathLineEdit.currentPath = str(model)
