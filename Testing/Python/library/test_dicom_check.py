@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_volume import text_of, write_series
+from test_volume import dicom_object, text_of, write_series
 
 from CalibUncertaintyLib.dicom_check import check_left_out, check_slices, tags_of
 from CalibUncertaintyLib.errors import CalibUncertaintyError
@@ -126,3 +126,14 @@ def test_wherever_the_head_of_a_slice_ends_it_is_one_that_cannot_be_read(tmp_pat
         (folder / names[0]).write_bytes(head[:length])
         with pytest.raises(CalibUncertaintyError, match="truncated or unreadable"):
             check_left_out(folder, listed, listed[0])
+
+
+def test_what_is_of_the_same_kind_as_the_series_may_be_a_slice_of_it(tmp_path):
+    folder, names = series(tmp_path / "a")
+    (folder / "beside.dcm").write_bytes(dicom_object("1.2.840.10008.5.1.4.1.1.4"))
+    check_left_out(folder, names, names[0])
+    for path in map(Path, names):  # the same series as one of MR images
+        path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.4\0"))
+    with pytest.raises(CalibUncertaintyError, match=r"beside\.dcm is truncated or unreadable"):
+        check_left_out(folder, names, names[0])
+    check_left_out(folder, names)  # without an example of the series
