@@ -17,6 +17,13 @@ SCHEMA_VERSION, MEMBERS_SCHEMA_VERSION, PLAIN_SCHEMA_VERSION = 3, 2, 1
 STATUSES = ("ok", "separable", "uninformative", "single_class")
 POOL_MODES, MEMBER_MODES = ("pool_logit", "pool_prob"), ("shared", "member")
 MODES = (*POOL_MODES, *MEMBER_MODES)
+# How members become one answer in each mode, for people
+POOLING_IN_WORDS = {
+    "pool_logit": "logits averaged",
+    "pool_prob": "probabilities averaged",
+    "shared": "all calibrated alike, then averaged",
+    "member": "each calibrated, then averaged",
+}
 SOURCES = ("held_out", "out_of_fold", "stored_probabilities")
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = (
     0.05,

@@ -18,7 +18,7 @@ from ..model.folder import Fold, ModelFolder
 from ..model.heads import Heads, first_argmax
 from ..model.member_set import MemberSet, folds_in_words
 from ..model.record import CalibrationEntry, CalibrationRecord, find_calibration
-from ..model.record_check import MEMBER_MODES, MODES, POOL_MODES
+from ..model.record_check import MEMBER_MODES, MODES, POOL_MODES, POOLING_IN_WORDS
 from ..model.record_match import PRECISION, STEP_SIZE, computing
 from ..uncertainty.combined_score import CaseScores
 from ..uncertainty.context_law import ContextLaw
@@ -142,7 +142,7 @@ class AppliedCalibration:
             return f"NOT CALIBRATED: {self.reason}"
         limit = "" if self.status == "ok" else f", at its limit ({self.status})"
         named = members.describe() if isinstance(members, MemberSet) else folds_in_words(members)
-        return f"Calibrated: {self._parameters_in_words()}{limit} ({named}, {self.mode})"
+        return f"Calibrated: {self._parameters_in_words()}{limit} ({named}, {POOLING_IN_WORDS[self.mode]})"
 
     def _parameters_in_words(self) -> str:
         if self.calibrator is not None:

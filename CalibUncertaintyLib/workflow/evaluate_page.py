@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from ..model.record_check import POOLING_IN_WORDS
 from . import evaluate_words as words
 from .page_parts import bullets, document, escaped, picture_of, table_of
 from .proof_numbers import BY_KEY, DICE, UNKNOWN, Metric
@@ -58,12 +59,12 @@ def _head(content: Mapping) -> str:
 def _configurations(content: Mapping) -> str:
     rows = [
         [
-            name, of["members"], of["mode"], (of.get("applied") or {}).get("summary", UNKNOWN),
+            name, of["members"], POOLING_IN_WORDS[of["mode"]], (of.get("applied") or {}).get("summary", UNKNOWN),
             f"{of['cases_used']} of {of['cases_total']}", f"{of['seconds'] / max(1, of['cases_used']):.1f}",
         ]
         for name, of in content["configurations"].items()
     ]  # fmt: skip
-    heads = ("Configuration", "Members", "Mode", "Calibration", "Cases", "s a case")
+    heads = ("Configuration", "Members", "Pooling", "Calibration", "Cases", "s a case")
     return f"<h2>What was compared</h2>\n{table_of(heads, rows, text=(1, 2, 3))}"
 
 

@@ -105,6 +105,7 @@ def test_one_case_without_any_error_has_a_report_that_says_so(little, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "1 case without any error near what was predicted" in page
     assert "calibrated: no calibration was applied" in page
+    assert '<td class="text">logits averaged</td>' in page
     assert "nan" not in page.lower().replace("nanog", "")
 
 
