@@ -78,6 +78,15 @@ def test_a_slice_shifted_far_from_the_first_is_seen_beside_its_neighbours(tmp_pa
     assert "shifted slices" in refusal(folder, names)
 
 
+@pytest.mark.parametrize("number", [b"nan   ", b"inf   ", b"1e9999", b"x     "])
+def test_the_slice_whose_place_is_unknown_is_named(number, tmp_path):
+    folder, names = series(tmp_path / "a", place=upright([3.0] * 5, aside=123.25, which=2))
+    content = Path(names[2]).read_bytes()
+    assert content.count(b"123.25") == 1
+    Path(names[2]).write_bytes(content.replace(b"123.25", number))  # ITK would not write it
+    assert "1.2.3.4_002.dcm has no usable ImagePositionPatient (" in refusal(folder, names)
+
+
 def test_the_angle_of_a_tilt_is_the_same_whichever_way_the_series_runs(tmp_path):
     places = [(0.0, 3.0 * k * np.tan(np.deg2rad(10)), 3.0 * k) for k in range(6)]
     folder, names = series(tmp_path / "a", place=at(*places))

@@ -353,8 +353,8 @@ def test_the_check_and_the_schema_file_agree_on_every_wrong_field(document, exte
         document = extended_document()
         assert problem_in(document) == ""
 
-    values = [KeyError, None, True, -1, 0, 1, 1.5, "", "text", "all", "f" * 64, "f" * 65, [], [1], [1, 1], [1, 2], ["a"], {}, {"1": "a"},
-              {"0": "a"}, {"1": 2}, {"²": "a"}, {"٣": "a"}, 1e-300, 0.04, 20.1, [1e-300, 1], [1, 21], "members",
+    values = [KeyError, None, True, -1, 0, 1, 1.5, "", "text", "all", "f" * 64, "f" * 65, [], [1], [1, 1], [1, 2], ["a"], {},
+              {"1": "a"}, {"0": "a"}, {"1": 2}, {"²": "a"}, {"٣": "a"}, 1e-300, 0.04, 20.1, [1e-300, 1], [1, 21], "members",
               [[1, 2], None], [[1, 2], [2]], [1, [1]], 2]
     compared = refused = 0
     for place in places_in(document):
