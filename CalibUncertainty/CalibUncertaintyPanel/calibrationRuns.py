@@ -10,41 +10,12 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from . import install, modelSummary, runs, slicerCompat
+from .casesChoice import casesProblem
 from .job import Job
 from .parameterNode import CalibrationMethod, CalibrationWays, foldList, isChosen
 
 WORK_FOLDER = "work"  # the logits of the cases; gigabytes, gone when the process has ended
 REPORT_FILE = "report.html"
-LISTS = (".csv", ".tsv", ".txt", ".json")
-
-
-def casesProblem(path, method=CalibrationMethod.TEMPERATURE):
-    """Why this cannot be a source of labelled cases, or an empty string. Looks at names only; the computation reads the files.
-
-    :param path: a list of cases, or the folder of a raw nnU-Net dataset.
-    :param method: the chosen `CalibrationMethod`.
-    :return: one sentence for the user.
-    """
-    if not isChosen(path):
-        return _("Choose the labelled cases: a CSV or JSON list, or the folder of a raw nnU-Net dataset.")
-    path = Path(path)
-    if path.is_dir():
-        missing = [name for name in ("dataset.json", "imagesTr", "labelsTr") if not (path / name).exists()]
-        if missing:
-            text = _("{path} is not a raw nnU-Net dataset: there is no {missing} in it. Choose its folder Dataset###_Name, or a "
-                     "CSV or JSON list of cases.")  # fmt: skip
-            return text.format(path=path, missing=missing[0])
-        if method is not CalibrationMethod.TEMPERATURE:
-            return _(
-                "Of a dataset's folds only temperatures can be fitted: choose Temperature scaling, or a list of cases."
-            )
-        return ""
-    if not path.is_file():
-        return _("{path} does not exist. Choose the labelled cases again.").format(path=path)
-    if path.suffix.lower() not in LISTS:
-        text = _("{name} is no list of cases. Choose a CSV file (id, ct, labels) or JSON, or the folder of a dataset.")
-        return text.format(name=path.name)
-    return ""
 
 
 def modelProblem(folder):

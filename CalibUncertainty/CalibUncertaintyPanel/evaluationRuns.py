@@ -7,29 +7,12 @@ from pathlib import Path
 from slicer.i18n import tr as _
 
 from . import modelSummary, runs, slicerCompat
+from .casesChoice import casesProblem
 from .job import Job
 from .parameterNode import EvaluationKind, foldList, isChosen
 
-LISTS = (".csv", ".json")
 REPORT_FILE, FIGURES_FILE = "report.html", "evaluation.json"
 OWN_FILES = {FIGURES_FILE, REPORT_FILE, "cases.csv", "summary.csv", "cases"}
-
-
-def casesProblem(path):
-    """Why this cannot be a list of labelled test cases, or an empty string. Looks at names only; the computation reads the file.
-
-    :param path: a list of cases.
-    :return: one sentence for the user.
-    """
-    if not isChosen(path):
-        return _("Choose the labelled test cases: a CSV or JSON list (id, ct, labels).")
-    path = Path(path)
-    if not path.is_file():
-        return _("{path} is no file. Choose the list of labelled test cases: CSV or JSON.").format(path=path)
-    if path.suffix.lower() not in LISTS:
-        text = _("{name} is no list of cases. Choose a CSV file with the columns id, ct and labels, or JSON.")
-        return text.format(name=path.name)
-    return ""
 
 
 def folderProblem(path):

@@ -44,6 +44,18 @@ def test_evaluate_waits_for_cases_and_says_what_is_wrong_with_them(panel, model,
         assert "\n" not in panel.ui.evaluateButton.toolTip
 
 
+@pytest.mark.parametrize("name", ["cases.tsv", "cases.txt", "CASES.CSV", "cases.json"])
+def test_every_list_that_calibrates_also_evaluates(panel, model, tmp_path, name):
+    (tmp_path / name).write_text("")
+    for line, button in (
+        (panel.ui.casesPathLineEdit, panel.ui.calibrateButton),
+        (panel.ui.testCasesPathLineEdit, panel.ui.evaluateButton),
+    ):
+        line.currentPath = str(tmp_path / name)
+        assert button.enabled, button.toolTip
+    panel.ui.casesPathLineEdit.currentPath = ""
+
+
 def test_a_report_folder_with_other_files_is_refused_before_anything_runs(panel, model, listed_cases, tmp_path):
     assert panel.ui.evaluateButton.enabled
     full = tmp_path / "full"
