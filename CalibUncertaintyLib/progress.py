@@ -284,7 +284,7 @@ def _mark_mb() -> float | None:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
     except (OSError, ValueError, IndexError):
-        pass
+        pass  # not Linux, or a /proc that says it otherwise (some containers): the next way tells nearly the same
     try:
         import resource
     except ImportError:
