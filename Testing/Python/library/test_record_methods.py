@@ -1,4 +1,4 @@
-"""What each way to calibrate asks of its entry in a record: temperatures of all, of regions or members, or a method's parameters."""
+"""What each way to calibrate asks of its entry: temperatures of all, of regions or members, or a method's parameters."""
 
 import pytest
 from test_record import changed, entry_for, extended_document, fingerprint_of
