@@ -104,6 +104,14 @@ def find_regions(
     far_labels = far.majority(_take(class_of_miss, far).astype(np.int64))
     missed = _describe(POSSIBLE_MISS, far, far_labels, p_foreground, p_foreground, distance, label, volume, labels)
 
+    regions, places = _numbered(uncertain, missed, calibration)
+    return FoundRegions(regions, near.dropped + far.dropped, places)
+
+
+def _numbered(
+    uncertain: list[dict], missed: list[dict], calibration: RegionCalibration | None
+) -> tuple[list[Region], tuple]:
+    """The regions in the order in which to look at them, with their chances and reasons, and the voxels of each."""
     # without any structure there is nothing that they could be a share of
     shared = all(region["share"] is not None for region in uncertain)
     ordered = _in_order(uncertain, "share" if shared else "score") + _in_order(missed, "score")
@@ -112,7 +120,7 @@ def find_regions(
         values |= calibration.chance_of(values["kind"], values["score"])
     ordered, places = _hardly_ever_wrong_last(ordered, places)
     regions = [Region(id=number, **values, reason=reason_of(values)) for number, values in enumerate(ordered, start=1)]
-    return FoundRegions(regions, near.dropped + far.dropped, places)
+    return regions, places
 
 
 def _hardly_ever_wrong_last(ordered: list[dict], places: tuple) -> tuple[list[dict], tuple]:
