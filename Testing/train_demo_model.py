@@ -96,19 +96,9 @@ def shrink(plans: dict) -> dict:
     return plans
 
 
-def trainer_class(iterations: int) -> type:
-    """A subclass of nnUNetTrainer with a short schedule, AdamW, bfloat16 on the CPU, and light augmentation."""
-    import torch
-    from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
-    from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
-    from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
-    from batchgeneratorsv2.transforms.utils.random import RandomTransform
-    from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+def node_loader_class() -> type:
+    """nnU-Net's loader of patches, with lymph nodes more often."""
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-    from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     class NodeLoader(nnUNetDataLoader):
         """nnU-Net's loader; every second patch that must hold a structure holds a lymph node, the smallest of them."""
@@ -117,6 +107,37 @@ def trainer_class(iterations: int) -> type:
             if force_fg and np.random.uniform() < 0.5:
                 overwrite_class = LYMPH_NODES
             return super().get_bbox(data_shape, force_fg, class_locations, overwrite_class, verbose)
+
+    return NodeLoader
+
+
+def training_transforms(mirror_axes, deep_supervision_scales):
+    """Light augmentation, as one of nnU-Net's transforms: some noise, and mirroring along these axes."""
+    from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
+    from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+    from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+    from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+    from batchgeneratorsv2.transforms.utils.random import RandomTransform
+    from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+
+    transforms = [
+        RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.02)), apply_probability=0.3),
+        MirrorTransform(allowed_axes=mirror_axes),
+        RemoveLabelTansform(-1, 0),
+    ]
+    if deep_supervision_scales is not None:
+        transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
+    return ComposeTransforms(transforms)
+
+
+def trainer_class(iterations: int) -> type:
+    """A subclass of nnUNetTrainer with a short schedule, AdamW, bfloat16 on the CPU, and light augmentation."""
+    import torch
+    from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
+    from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    loader_class = node_loader_class()
 
     class PhantomTrainer(nnUNetTrainer):
         def __init__(self, plans, configuration, fold, dataset_json, device) -> None:
@@ -149,7 +170,7 @@ def trainer_class(iterations: int) -> type:
             # In this process: a batch takes 10 ms, and a worker would only fight the network for the cores.
             return tuple(
                 SingleThreadedAugmenter(
-                    NodeLoader(
+                    loader_class(
                         dataset, self.batch_size, patch, patch, self.label_manager, self.oversample_foreground_percent,
                         probabilistic_oversampling=self.probabilistic_oversampling, transforms=transforms,
                     ),
@@ -160,14 +181,7 @@ def trainer_class(iterations: int) -> type:
 
         @staticmethod
         def get_training_transforms(patch_size, rotation, deep_supervision_scales, mirror_axes, *_, **__):
-            transforms = [
-                RandomTransform(GaussianNoiseTransform(noise_variance=(0, 0.02)), apply_probability=0.3),
-                MirrorTransform(allowed_axes=mirror_axes),
-                RemoveLabelTansform(-1, 0),
-            ]
-            if deep_supervision_scales is not None:
-                transforms.append(DownsampleSegForDSTransform(ds_scales=deep_supervision_scales))
-            return ComposeTransforms(transforms)
+            return training_transforms(mirror_axes, deep_supervision_scales)
 
         def on_train_epoch_start(self) -> None:
             super().on_train_epoch_start()

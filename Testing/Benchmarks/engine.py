@@ -73,7 +73,7 @@ def quick() -> list[Setup]:
     return [
         Setup("thin", "medium", 6, ((1, "stock"), (5, "stock"), (5, "bf16")), fair=(1,), average=(5,), role="time"),
         Setup("usual", "tiny", 25, ((1, "stock"),), role="memory"),
-        Setup("slim", "tiny", 25, ((1, "stock"), (10, "stock")), stock=False, role="growth"),
+        Setup("slim", "tiny", 25, (*((1, "stock"),) * 3, (10, "stock")), stock=False, role="growth"),
     ]
 
 

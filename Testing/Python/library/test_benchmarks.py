@@ -123,6 +123,12 @@ def test_what_was_skipped_is_not_a_figure():
     assert figures.headlines(rows, comparisons, "a", "elsewhere", "b")["memory_growth_m10"] == pytest.approx(0.04)
 
 
+def test_growth_of_memory_is_over_the_mean_of_all_runs_of_one_member():
+    rows, comparisons = measured()
+    rows += [row(figures.OURS, 1, setup="b", peak_mb=880.0), {**row(figures.OURS, 1, setup="b"), "skipped": "killed"}]
+    assert figures.headlines(rows, comparisons, "a", "b")["memory_growth_m10"] == pytest.approx(832 / 840 - 1)
+
+
 def test_the_table_shows_seconds_a_tile_and_says_what_was_skipped():
     named = {"setup": "a", "way": "stock", "members": 5, "classes": 25, "flips": True, "precision": "stock"}
     skipped = {**named, "skipped": "does not fit"}
