@@ -65,6 +65,7 @@ def _document(run: Run, ct: str, warnings: list[str], maps: dict) -> dict:
         "ct": {
             "path": ct, "kind": "dicom" if Path(ct).is_dir() else "file",
             "description": " x ".join(map(str, volume.array.shape[::-1])) + " voxels",
+            "voxels_digest": volume.voxels_digest(),
         },
         "geometry": {
             "size_xyz": list(volume.array.shape[::-1]), "spacing_xyz_mm": list(volume.spacing_zyx[::-1]),
