@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -68,7 +69,11 @@ def plan_and_preprocess(work: Path) -> None:
     if (preprocessed / "done").is_file():
         return
     DatasetFingerprintExtractor(DATASET_ID, num_processes=2).run(overwrite_existing=True)
+    name = "nnUNet_n_proc_DA"
+    loaders = os.environ[name]
+    os.environ[name] = "1"  # the planner computes with as many threads, and refuses 0
     ExperimentPlanner(DATASET_ID).plan_experiment()
+    os.environ[name] = loaders
     plans_file = preprocessed / "nnUNetPlans.json"
     plans_file.write_text(json.dumps(shrink(json.loads(plans_file.read_text(encoding="utf-8"))), indent=4))
     DefaultPreprocessor(verbose=False).run(DATASET_ID, "3d_fullres", "nnUNetPlans", num_processes=2)

@@ -92,7 +92,7 @@ def _parentsFromProc():
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:
             # "pid (name) state ppid ...": the name may hold spaces and brackets
-            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+            parents[int(entry.parent.name)] = int(entry.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             continue  # it has ended while we looked
     return parents

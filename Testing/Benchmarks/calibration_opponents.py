@@ -152,7 +152,7 @@ class TooSlow(Exception):
 def memory_mb(key: str) -> float:
     """VmRSS (now) or VmHWM (highest) of this process in MB; 0 where there is no /proc."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0.0
     return next((int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith(key)), 0.0)

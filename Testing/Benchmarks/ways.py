@@ -290,7 +290,7 @@ def material(spec: dict) -> dict:
         if not done.is_file():
             share = makers.write_ct(Path(path), tuple(shape), tuple(spacing))
             done.write_text(json.dumps({"share": share}))
-        about[path] = json.loads(done.read_text())
+        about[path] = json.loads(done.read_text(encoding="utf-8"))
     for folder, network, n_classes, folds, localised in spec["models"]:
         if not (Path(folder) / f"{folds}.done").is_file():
             makers.write_model(Path(folder), network, n_classes, folds, localised=localised)

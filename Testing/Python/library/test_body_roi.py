@@ -170,7 +170,7 @@ def test_without_any_structure_doubt_in_the_body_is_listed(model, ct, tmp_path):
                     weights[0] = 1.0
         torch.save(content, own / name)
     for name in ("plans.json", "dataset.json"):
-        (own / name).write_text((model / name).read_text())
+        (own / name).write_text((model / name).read_text(encoding="utf-8"))
     found = segment(ct, own, tmp_path / "out", **OPTIONS)
     assert not found.segmentation.array.any()
     (region, *rest) = found.regions
@@ -309,7 +309,7 @@ def test_an_evaluation_in_the_body_counts_its_errors_first(in_body, model, cases
     given = ["--cases", str(listed), "--model", str(model), "--out", str(out), "--flips", "off", "--calibration", "none"]
     assert cli.main(["evaluate", *given, "--roi", "body", "--keep-results"]) == 0
     assert "entropy: error Dice" in capsys.readouterr().err
-    content = json.loads((out / "evaluation.json").read_text())
+    content = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     assert content["options"]["roi_reference"] == "body"
     of = content["configurations"]["uncalibrated"]
     assert list(of["errors"]) == ["body", "pred", "union"]
@@ -321,9 +321,9 @@ def test_an_evaluation_in_the_body_counts_its_errors_first(in_body, model, cases
         assert errors["voxels"] == body.sum()
         assert errors["errors"] == ((found.segmentation.array != truth) & body).sum()
         assert of["by_case"][case.id]["calibration"]["body"]["n"] == body.sum()
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert page.index("In the patient&#x27;s body") > 0
-    assert (out / "summary.csv").read_text().count(",body,") > 10
+    assert (out / "summary.csv").read_text(encoding="utf-8").count(",body,") > 10
     # a run by distance has other figures, and does not take these for its own
     again = evaluate(
         [replace(case) for case in cases], model, out, flips="off", calibration="none", roi_mm=15.0, keep_results=True

@@ -93,7 +93,7 @@ def test_all_modes_are_stored_and_their_temperatures_differ_where_the_members_do
     assert each[0] < entries["shared"].temperature < each[1]
     assert entries["member"].temperature is None
     assert entries["shared"].figures["after"]["per_case"]["nll"] < entries["shared"].figures["before"]["per_case"]["nll"]
-    document = json.loads((model / "calibration.json").read_text())
+    document = json.loads((model / "calibration.json").read_text(encoding="utf-8"))
     assert document["schema_version"] == 3
     assert len(document["content_sha256"]) == 64
 
@@ -227,7 +227,7 @@ def test_a_record_edited_by_hand_is_named_and_not_applied(model, cases, tmp_path
     path = model / "calibration.json"
     assert cli.main(["check", str(model), "--flips", "off", "--ct", str(cases[0].ct)]) == 0
     assert "HOLDS" in capsys.readouterr().out
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     document["entries"][0]["temperature"] = 1.01
     path.write_text(json.dumps(document))
     result = segment(cases[0].ct, model, tmp_path / "out", flips="off")
@@ -239,7 +239,7 @@ def test_a_record_edited_by_hand_is_named_and_not_applied(model, cases, tmp_path
 def test_the_proof_of_a_stored_calibration_needs_nothing_but_the_record(model, cases, tmp_path, capsys):
     calibrate(cases, model, flips="off", bootstrap=20)
     assert cli.main(["proof", str(model), "--flips", "off", "--out", str(tmp_path / "proof")]) == 0
-    table = (tmp_path / "proof" / "cases.csv").read_text().splitlines()
+    table = (tmp_path / "proof" / "cases.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in table] == ["case", "P0", "P1", "P2"]
     assert (tmp_path / "proof" / "reliability.png").stat().st_size > 5000
     assert (tmp_path / "proof" / "classes.png").is_file()

@@ -216,7 +216,7 @@ def test_models_with_first_stages_of_their_own_are_refused_together(tmp_path):
 
 def test_a_first_stage_that_cannot_be_run_is_named(tmp_path):
     low, high = write_cascade(tmp_path)
-    content = json.loads((low / "plans.json").read_text())
+    content = json.loads((low / "plans.json").read_text(encoding="utf-8"))
     (low / "plans.json").write_text(json.dumps(content | {"image_reader_writer": "NaturalImage2DIO"}))
     with pytest.raises(CalibUncertaintyError, match="NaturalImage2DIO") as refusal:
         run(high, write_ct(tmp_path / "ct.nii.gz"))

@@ -123,7 +123,7 @@ def test_without_anything_to_compare_with_it_is_said_why(trained, cases, record,
         options["calibration"] = tmp_path / "record.json"
         _, entry = calibrate(cases[:2], trained, tmp_path / "record.json", bootstrap=0, mode="pool_logit", **OPTIONS)
         assert entry.case_scores is None
-        assert "case_scores" not in json.loads((tmp_path / "record.json").read_text())["entries"][0]
+        assert "case_scores" not in json.loads((tmp_path / "record.json").read_text(encoding="utf-8"))["entries"][0]
     found = segment(cases[0].ct, trained, tmp_path / "out", **options).provenance["aggregates"]["combined"]
     assert found == {"status": status, "measure": "entropy", "cases": 0, "case": None, "structures": {}}
 

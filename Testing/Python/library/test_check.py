@@ -195,7 +195,7 @@ def test_a_fold_that_is_passed_over_is_said_though_the_rest_holds(model):
 
 def test_other_plans_are_named(model):
     path = model / "plans.json"
-    path.write_text(path.read_text() + "\n")
+    path.write_text(path.read_text(encoding="utf-8") + "\n")
     report = checked(model)
     assert not report.ok
     assert "its plans.json is not this model's" in report.verdict

@@ -31,7 +31,7 @@ def test_only_the_weights_of_a_large_checkpoint_are_read(folder):
     """A trained checkpoint is two thirds optimizer; none of it may cost memory."""
 
     def resident():
-        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     if not pathlib.Path("/proc/self/statm").exists():
         pytest.skip("resident memory is read from /proc")

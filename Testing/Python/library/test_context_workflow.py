@@ -120,7 +120,7 @@ def test_regions_can_be_made_of_a_context_measure(trained, cases, record, tmp_pa
 def test_a_damaged_law_is_named_and_nothing_is_written(trained, cases, record, tmp_path):  # noqa: F811
     from CalibUncertaintyLib.model.record_hash import with_content_hash
 
-    document = json.loads(record.read_text())
+    document = json.loads(record.read_text(encoding="utf-8"))
     document["entries"][0]["context"]["tables"] = "AAAA"
     damaged = tmp_path / "record.json"
     damaged.write_text(json.dumps(with_content_hash(document)))

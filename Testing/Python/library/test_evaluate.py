@@ -187,7 +187,7 @@ def test_a_changed_option_file_or_record_computes_what_depends_on_it_anew(again,
 def test_only_what_was_lost_is_computed_again(again, cases):
     lost, damaged = (again.out / "cases" / "calibrated" / f"{case.id}.json" for case in cases)
     lost.unlink()
-    damaged.write_text(damaged.read_text()[:200])
+    damaged.write_text(damaged.read_text(encoding="utf-8")[:200])
     report = again()
     assert {name for name, status in statuses(report).items() if status == "ok"} == {
         ("calibrated", case.id) for case in cases
@@ -227,7 +227,7 @@ def test_what_nobody_foresaw_is_a_failed_case_with_its_traceback_in_a_file(again
     assert "\n" not in failed[2]
     log = again.out / "cases" / "uncalibrated" / f"{cases[0].id}.log"
     assert str(log) in failed[2]
-    assert "RuntimeError: a bug" in log.read_text()
+    assert "RuntimeError: a bug" in log.read_text(encoding="utf-8")
     monkeypatch.undo()
     assert statuses(again(calibration="none"))["uncalibrated", cases[0].id] == "ok"
     assert not log.exists()

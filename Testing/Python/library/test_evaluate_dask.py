@@ -48,7 +48,7 @@ def test_two_workers_give_the_numbers_of_one_process(tmp_path):
     evaluate(cases, model, tmp_path / "one", **options)
     found = evaluate(cases, model, tmp_path / "two", workers=2, **options)
     assert found.count("ok") == 2
-    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text(encoding="utf-8")) for name in ("one", "two"))
     for content in (one, two):
         del content["configurations"]["uncalibrated"]["seconds"]
     assert one["configurations"] == two["configurations"]
@@ -67,7 +67,7 @@ def test_a_killed_worker_is_one_failed_case(monkeypatch, tmp_path):
     assert "worker was killed" in outcomes["a", "deadly"]["reason"]
     assert len(heard.warnings) == 1
     assert not (tmp_path / "deadly").exists()
-    workers = {json.loads((tmp_path / f"{name}.json").read_text())["worker"] for name in "1234"}
+    workers = {json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["worker"] for name in "1234"}
     assert os.getpid() not in workers
 
 
@@ -91,7 +91,7 @@ def test_without_dask_one_worker_runs_and_several_say_what_to_install(monkeypatc
     monkeypatch.setattr(evaluate_cohort, "evaluate_case", kill_on_request)
     task = task_of(tmp_path, "1")
     assert evaluate_cohort.run_tasks([task], EvaluateOptions(), Listening())["a", "1"]["status"] == "ok"
-    assert json.loads((tmp_path / "1.json").read_text())["worker"] == os.getpid()
+    assert json.loads((tmp_path / "1.json").read_text(encoding="utf-8"))["worker"] == os.getpid()
     (tmp_path / "1.json").unlink()
     with pytest.raises(CalibUncertaintyError, match="pip install 'distributed"):
         evaluate_cohort.run_tasks([task], EvaluateOptions(workers=2), Listening())

@@ -94,7 +94,7 @@ def little(tmp_path_factory):
 def test_one_case_without_any_error_has_a_report_that_says_so(little, tmp_path):
     model, (right, _) = little
     report = evaluate([right], model, tmp_path / "out", flips="off")
-    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
     of = content["configurations"]["uncalibrated"]
     assert of["dice"]["mean"]["mean"] == 1.0
     assert of["dice"]["mean"]["status"] == "one_case"
@@ -112,7 +112,7 @@ def test_one_case_without_any_error_has_a_report_that_says_so(little, tmp_path):
 def test_a_case_with_nothing_drawn_counts_only_where_it_can(little, tmp_path):
     model, cases = little
     evaluate(cases, model, tmp_path / "out", flips="off", calibration="none")
-    of = json.loads((tmp_path / "out" / "evaluation.json").read_text())["configurations"]["uncalibrated"]
+    of = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["configurations"]["uncalibrated"]
     empty = of["by_case"]["empty"]
     assert empty["dice"]["mean"] == 0.0
     assert empty["errors"]["pred"]["status"] == "ok"
@@ -143,7 +143,7 @@ def test_regions_that_overlap_are_evaluated_each_by_itself(tmp_path):
     case = LabelledCase("a", ct, tmp_path / "labels.nii.gz")
     options = {"flips": "off", "calibration": "none", "keep_results": True}
     evaluate([case], model, tmp_path / "out", **options)
-    of = json.loads((tmp_path / "out" / "evaluation.json").read_text())["configurations"]["uncalibrated"]
+    of = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["configurations"]["uncalibrated"]
     result = Result.open(tmp_path / "out" / "cases" / "uncalibrated" / "a" / "result")
     inside = {name: result.probability(name).array > 0.5 for name in ("Whole", "Core")}
     for name, truth in (("Whole", drawn > 0), ("Core", drawn == 2)):

@@ -223,7 +223,7 @@ def test_the_terminal_writes_the_copy_when_changed_labels_are_allowed(cases, mod
     assert not (tmp_path / "copy").exists()
     assert cli.main([*asked, "--allow-changed-labels"]) == 0
     assert (tmp_path / "copy" / "fold_0" / NEW).is_file()
-    described = json.loads((tmp_path / "copy" / "last_layer.json").read_text())
+    described = json.loads((tmp_path / "copy" / "last_layer.json").read_text(encoding="utf-8"))
     assert (described["fitted_on"], described["measured_on"]) == (["case0"], ["case1"])
     assert cli.main([*asked, "--allow-changed-labels"]) == 1  # said before anything is computed
     assert "exists already" in capsys.readouterr().err

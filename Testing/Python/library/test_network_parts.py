@@ -13,7 +13,7 @@ from CalibUncertaintyLib import CalibUncertaintyError
 
 def with_architecture(folder, class_name=None, listed=(), **arguments):
     """Change the architecture in the folder's plans. listed: more keys that nnU-Net shall import."""
-    content = json.loads((folder / "plans.json").read_text())
+    content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
     architecture = content["configurations"]["3d_fullres"]["architecture"]
     architecture["network_class_name"] = class_name or architecture["network_class_name"]
     architecture["arch_kwargs"].update(arguments)
@@ -100,7 +100,7 @@ def test_a_module_that_a_strangers_plans_name_is_not_even_imported(tmp_path, mon
     folder = write_model(tmp_path, plans(), folds=(0,), trainer=trainer)
     with_architecture(folder, **{"conv_op" if where == "not listed" else where: "lurking_module.Thing"})
     if where == "not listed":
-        content = json.loads((folder / "plans.json").read_text())
+        content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
         content["configurations"]["3d_fullres"]["architecture"]["_kw_requires_import"].remove("conv_op")
         (folder / "plans.json").write_text(json.dumps(content))
     with pytest.raises(CalibUncertaintyError, match=r"names lurking_module\.Thing, which is none of"):
@@ -111,7 +111,7 @@ def test_a_module_that_a_strangers_plans_name_is_not_even_imported(tmp_path, mon
 
 def test_an_architecture_without_a_name_hides_no_strange_part(tmp_path):
     folder = with_architecture(write_model(tmp_path, plans(), folds=(0,), trainer="nnUNetTrainerBN"), conv_op="os.system")
-    content = json.loads((folder / "plans.json").read_text())
+    content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"]["architecture"]["network_class_name"] = None
     (folder / "plans.json").write_text(json.dumps(content))
     with pytest.raises(CalibUncertaintyError, match="names None, which is none of"):

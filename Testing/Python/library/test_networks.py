@@ -165,7 +165,7 @@ def test_weights_of_another_training_are_refused_whoever_the_trainer_is(own, tmp
     other = write_model(tmp_path / "other", plans(), folds=(0,), trainer="nnUNetTrainerWide")
     with pytest.raises(CalibUncertaintyError, match=r"than nnUNetTrainerWide in .*mine\.py builds"):
         opened(other, trainers)
-    narrow = json.loads((other / "plans.json").read_text())
+    narrow = json.loads((other / "plans.json").read_text(encoding="utf-8"))
     narrow["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [6, 12]
     (other / "plans.json").write_text(json.dumps(narrow))
     (trainers / "mine.py").write_text(HEAD + "    epochs = 5\n")

@@ -164,7 +164,7 @@ def test_a_cascade_without_its_first_stage_is_refused_and_so_is_a_stage_that_nob
 )
 def test_preprocessing_from_somebodys_own_package_is_refused_by_name(tmp_path, change, said):
     folder = write_model(tmp_path, plans(), folds=(0,))
-    content = json.loads((folder / "plans.json").read_text())
+    content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"].update(change)
     (folder / "plans.json").write_text(json.dumps(content))
     with pytest.raises(CalibUncertaintyError, match=said) as refusal:
@@ -190,7 +190,7 @@ def test_preprocessing_from_somebodys_own_package_is_refused_by_name(tmp_path, c
 def test_what_nnunets_modules_hold_besides_preprocessing_is_never_called(tmp_path, change, said):
     """nnU-Net takes any attribute of its modules under these names."""
     folder = write_model(tmp_path, plans(), folds=(0,))
-    content = json.loads((folder / "plans.json").read_text())
+    content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
     content["configurations"]["3d_fullres"].update(change)
     (folder / "plans.json").write_text(json.dumps(content))
     with pytest.raises(CalibUncertaintyError, match=said) as refusal:
@@ -202,7 +202,7 @@ def test_what_nnunets_modules_hold_besides_preprocessing_is_never_called(tmp_pat
 @pytest.mark.parametrize("name", ["resample_torch_fornnunet", "no_resampling_hack", "resample_torch_simple"])
 def test_every_resampling_of_nnunet_is_let_through(tmp_path, name):
     folder = write_model(tmp_path, plans(), folds=(0,))
-    content = json.loads((folder / "plans.json").read_text())
+    content = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
     for use in ("data", "seg", "probabilities"):
         of_use = {f"resampling_fn_{use}": name, f"resampling_fn_{use}_kwargs": {"is_seg": use == "seg"}}
         content["configurations"]["3d_fullres"].update(of_use)

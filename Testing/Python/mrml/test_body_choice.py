@@ -72,7 +72,7 @@ def test_a_result_that_was_made_in_the_body_brings_it_and_shows_it_first(scene, 
     body = in_box(result, whole_body(ct)).copy()
     body[:2] = False  # as no CT says
     result.uncertainty("entropy").with_array(body.astype(np.uint8)).write(result.folder / "maps" / "body.nrrd")
-    content = json.loads((result.folder / "result.json").read_text())
+    content = json.loads((result.folder / "result.json").read_text(encoding="utf-8"))
     content["maps"]["body"] = {"file": "maps/body.nrrd"}
     content["roi"]["reference"] = "body"
     (result.folder / "result.json").write_text(json.dumps(content))

@@ -70,7 +70,7 @@ def test_the_mask_is_made_once(counted, monkeypatch):
 
 def test_without_any_structure_the_body_limits_the_map(counted, ct):
     folder = counted.resultFolder
-    content = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     content["maps"]["distance"]["file"] = None
     (folder / "result.json").write_text(json.dumps(content))
     counted.showResult(folder, ct)
@@ -157,7 +157,7 @@ def test_a_result_of_the_body_is_shown_as_one_and_its_list_says_so(counted, ct, 
     body, _total = body_in_box(counted, ct)
     folder = shutil.copytree(counted.resultFolder, tmp_path / "of body")
     counted.overlays.result.uncertainty("entropy").with_array(body.astype(np.uint8)).write(folder / "maps" / "body.nrrd")
-    content = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     content["maps"]["body"] = {"file": "maps/body.nrrd"}
     content["roi"]["reference"] = "body"
     (folder / "result.json").write_text(json.dumps(content))

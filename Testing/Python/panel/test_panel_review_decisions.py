@@ -160,8 +160,8 @@ def test_the_log_is_off_until_it_is_turned_on_and_then_keeps_times_and_no_names(
     rows = list(csv.DictReader(log.open(encoding="utf-8")))
     assert [(row["region"], row["verdict"]) for row in rows] == [("2", "unsure"), ("3", "")]
     assert all(float(row["seconds"]) == 3 for row in rows)
-    assert "Somebody" not in log.read_text()
-    assert "secret" not in log.read_text()
+    assert "Somebody" not in log.read_text(encoding="utf-8")
+    assert "secret" not in log.read_text(encoding="utf-8")
     assert "No name" in reviewed.ui.reviewLogCheckBox.toolTip
 
 

@@ -138,7 +138,7 @@ def test_without_any_structure_the_whole_map_is_counted(counted):
     result, folder = counted.overlays.result, counted.resultFolder
     import json
 
-    content = json.loads((folder / "result.json").read_text())
+    content = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     content["maps"]["distance"]["file"] = None
     (folder / "result.json").write_text(json.dumps(content))
     counted.showResult(folder, counted.parameterNode.ctVolume)

@@ -144,7 +144,7 @@ def test_a_file_that_is_not_understood_is_left_alone_and_named(make, tmp_path, n
     decisions.change(1, verdict="wrong")
     assert not store.save()
     assert "review.json" in store.problem
-    assert (tmp_path / "review.json").read_text() == text
+    assert (tmp_path / "review.json").read_text(encoding="utf-8") == text
     assert json.loads(node.GetAttribute("CalibUncertainty.Review"))["decisions"][0]["verdict"] == "wrong"
     (tmp_path / "review.json").unlink()
     assert store.save()
@@ -179,5 +179,5 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_half_written(tmp_pat
     monkeypatch.setattr(reviewStore.os, "replace", fail)
     with pytest.raises(OSError):
         reviewStore.writeAside(path, "after")
-    assert path.read_text() == "before"
+    assert path.read_text(encoding="utf-8") == "before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["review.json"]
