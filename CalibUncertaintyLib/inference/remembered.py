@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,14 +12,13 @@ import numpy as np
 from ..model.member_set import MemberSet
 from ..progress import Progress
 from ..volume import Volume
+from .kept_logits import logit_bytes, room_for_logits
 from .member import Member, Prepared
 from .members import MemberPredictor
 from .scratch import Blocks, Scratch
 
 if TYPE_CHECKING:
     import torch
-
-SHARE_OF_DISK = 0.25  # of what is free; where the members' logits need more they are computed again each time
 
 
 class RememberingPredictor(MemberPredictor):
@@ -60,9 +58,9 @@ class RememberingPredictor(MemberPredictor):
     def _new_stores(self, case: Prepared) -> dict[int, Blocks]:
         """Room for every member's logits; none where it is short."""
         shapes = [(self.n_classes, *map(int, prepared.data.shape[1:])) for prepared in case.cases]
-        needed = sum(2 * int(np.prod(shapes[member.model], dtype=np.int64)) for member in self.members)
+        needed = sum(logit_bytes(self.n_classes, shapes[member.model][1:]) for member in self.members)
         try:
-            if needed > SHARE_OF_DISK * shutil.disk_usage(self._scratch.folder).free:
+            if needed > room_for_logits(self._scratch.folder):  # computed again each time
                 return {}
             return {
                 member.index: self._scratch.blocks((channels, rows, columns), np.float16, planes)

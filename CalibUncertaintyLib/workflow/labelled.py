@@ -13,6 +13,7 @@ from ..calibration.softmax import probabilities
 from ..errors import CalibUncertaintyError
 from ..inference.boxes import Box
 from ..inference.frame import Frame
+from ..inference.kept_logits import logit_bytes
 from ..inference.members import MemberPredictor, Prepared
 from ..inference.opinions import Opinions, source_of
 from ..inference.scratch import Scratch
@@ -290,8 +291,8 @@ def _check_room_for_logits(
     """Refuse in one line, with numbers, what the disk has no room for: each model's sum, and every member's logits."""
     sizes = []
     for index, of_model in enumerate(prepared.cases):
-        size = _logit_bytes(predictor.n_classes, of_model.data.shape[1:])
-        on_ct = size if of_model.grid.separable else _logit_bytes(predictor.n_classes, of_model.grid.ct_shape)
+        size = logit_bytes(predictor.n_classes, of_model.data.shape[1:])
+        on_ct = size if of_model.grid.separable else logit_bytes(predictor.n_classes, of_model.grid.ct_shape)
         members = sum(member.model == index for member in predictor.members) if len(predictor.members) > 1 else 0
         sizes += [size, *[on_ct] * members]
     check_room_of(case, scratch, sizes)
@@ -309,7 +310,7 @@ def _gather(
     count, total = int(np.count_nonzero(near[_crop(opinions)])), int(np.count_nonzero(near))
     alone = len(opinions.members) == 1
     n_classes = opinions.n_classes
-    one = _logit_bytes(n_classes, (count,))
+    one = logit_bytes(n_classes, (count,))
     check_room_of(case, scratch, [one] if alone else [one, one * len(opinions.members)])
     pooled = scratch.array((n_classes, count), np.float16)
     members = pooled[np.newaxis] if alone else scratch.array((len(opinions.members), n_classes, count), np.float16)
@@ -364,10 +365,6 @@ def _volume(
         np.ascontiguousarray(image[box.slices], np.float32),
         np.concatenate(positions),
     )
-
-
-def _logit_bytes(n_classes: int, shape: Sequence[int]) -> int:
-    return n_classes * int(np.prod(shape, dtype=np.int64)) * np.dtype(np.float16).itemsize
 
 
 def bounds(mask: np.ndarray) -> Box:

@@ -7,7 +7,7 @@ import pytest
 from listening import Listening
 
 from CalibUncertaintyLib.errors import Cancelled
-from CalibUncertaintyLib.inference import remembered
+from CalibUncertaintyLib.inference import kept_logits, remembered
 from CalibUncertaintyLib.inference.members import MemberPredictor
 from CalibUncertaintyLib.progress import Progress
 from CalibUncertaintyLib.result import Result
@@ -106,7 +106,7 @@ def test_other_members_are_asked_themselves(calibrated_model, cases, tmp_path, a
 
 def test_without_room_for_the_logits_the_members_run_again_and_say_the_same(calibrated_model, cases, tmp_path, asked, monkeypatch):
     evaluate(cases[:1], calibrated_model, tmp_path / "room", configurations=CONFIGURATIONS, **OPTIONS)
-    monkeypatch.setattr(remembered, "SHARE_OF_DISK", 0.0)
+    monkeypatch.setattr(kept_logits, "SHARE_OF_DISK", 0.0)
     evaluate(cases[:1], calibrated_model, tmp_path / "none", configurations=CONFIGURATIONS, **OPTIONS)
     assert len(asked) == 1 + 3
     for item in CONFIGURATIONS:
